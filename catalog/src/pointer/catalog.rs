@@ -1,0 +1,212 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use iceberg::spec::{TableMetadata, TableMetadataBuilder};
+use iceberg::{NamespaceIdent, TableIdent};
+
+use super::metadata_file;
+use super::{PointerStore, PointerSwap, SwapOutcome, namespace_text, no_such_table};
+use crate::{Catalog, CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Result, Storage, TableCommit};
+
+/// Tables whose parsed metadata is kept. A metadata file never changes, so its location is the whole key.
+const CACHED_TABLES: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct PointerCatalog<P> {
+    pointers: P,
+    storage: Storage,
+    parsed: Mutex<HashMap<TableIdent, (String, Arc<TableMetadata>)>>,
+}
+
+impl<P: PointerStore> PointerCatalog<P> {
+    pub(super) fn new(pointers: P, storage: Storage) -> Self {
+        Self { pointers, storage, parsed: Mutex::default() }
+    }
+
+    async fn load(&self, ident: &TableIdent) -> Result<LoadedTable> {
+        let metadata_location = self.pointers.get(ident).await?.ok_or_else(|| no_such_table(ident))?;
+        let cached = self
+            .parsed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(ident)
+            .filter(|(location, _)| *location == metadata_location)
+            .map(|(_, metadata)| Arc::clone(metadata));
+        let metadata = match cached {
+            Some(metadata) => metadata,
+            None => {
+                self.storage.allow(table_root(&metadata_location));
+                let read = metadata_file::read(&self.storage, &metadata_location);
+                let metadata = Arc::new(read.await.map_err(|e| e.with_context("table", ident.to_string()))?);
+                self.storage.allow(metadata.location());
+                self.remember(ident, &metadata_location, &metadata);
+                metadata
+            }
+        };
+        Ok(LoadedTable { ident: ident.clone(), metadata_location, metadata })
+    }
+
+    fn remember(&self, ident: &TableIdent, location: &str, metadata: &Arc<TableMetadata>) {
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if parsed.len() >= CACHED_TABLES && !parsed.contains_key(ident) {
+            parsed.clear();
+        }
+        parsed.insert(ident.clone(), (location.to_string(), Arc::clone(metadata)));
+    }
+
+    async fn write(&self, files: &[NewFile]) -> Result<()> {
+        try_join_all(files.iter().map(|file| self.storage.write(&file.location, file.content.clone()))).await?;
+        Ok(())
+    }
+
+    /// Removes a metadata file that no pointer will ever name. Failing to do so only leaves an orphan.
+    async fn discard(&self, location: &str) {
+        if let Err(error) = self.storage.delete(location).await {
+            tracing::debug!(location, %error, "a metadata file that was not committed stays behind");
+        }
+    }
+}
+
+/// The folder above `metadata/`, which the catalog vouches for by naming a file in it.
+fn table_root(metadata_location: &str) -> &str {
+    let folder = metadata_location.rsplit_once('/').map_or("", |(folder, _)| folder);
+    folder.strip_suffix("/metadata").unwrap_or(folder)
+}
+
+fn apply(base: &LoadedTable, commit: &TableCommit) -> Result<TableMetadata> {
+    let mut builder = TableMetadataBuilder::new_from_metadata(
+        TableMetadata::clone(&base.metadata),
+        Some(base.metadata_location.clone()),
+    );
+    for update in &commit.updates {
+        builder = update.clone().apply(builder)?;
+    }
+    Ok(builder.build()?.metadata)
+}
+
+#[async_trait]
+impl<P: PointerStore> Catalog for PointerCatalog<P> {
+    async fn create_namespace(&self, namespace: &NamespaceIdent, properties: HashMap<String, String>) -> Result<()> {
+        let text = namespace_text(namespace)?;
+        self.pointers.create_namespace(&text, properties.into_iter().collect()).await
+    }
+
+    async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
+        self.pointers.drop_namespace(&namespace_text(namespace)?).await
+    }
+
+    async fn list_namespaces(&self) -> Result<Vec<NamespaceIdent>> {
+        let mut names = self.pointers.list_namespaces().await?;
+        names.sort();
+        names
+            .into_iter()
+            .map(|name| Ok(NamespaceIdent::from_strs(name.split('.'))?))
+            .collect()
+    }
+
+    async fn namespace_exists(&self, namespace: &NamespaceIdent) -> Result<bool> {
+        self.pointers.namespace_exists(&namespace_text(namespace)?).await
+    }
+
+    async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
+        let mut names = self.pointers.list(&namespace_text(namespace)?).await?;
+        names.sort();
+        Ok(names.into_iter().map(|name| TableIdent::new(namespace.clone(), name)).collect())
+    }
+
+    async fn load_table(&self, ident: &TableIdent) -> Result<LoadedTable> {
+        self.load(ident).await
+    }
+
+    async fn table_exists(&self, ident: &TableIdent) -> Result<bool> {
+        Ok(self.pointers.get(ident).await?.is_some())
+    }
+
+    async fn create_table(&self, ident: &TableIdent, metadata: TableMetadata, files: Vec<NewFile>) -> Result<LoadedTable> {
+        if self.pointers.get(ident).await?.is_some() {
+            return Err(super::table_exists(ident));
+        }
+        let metadata_location = metadata_file::next_location(&metadata, None, self.storage.ids().uuid());
+        let content = metadata_file::serialize(&metadata)?.into();
+        let mut files = files;
+        files.push(NewFile { location: metadata_location.clone(), content });
+        self.write(&files).await?;
+        if let Err(error) = self.pointers.insert(ident, &metadata_location).await {
+            if error.kind() != ErrorKind::CommitStateUnknown {
+                self.discard(&metadata_location).await;
+            }
+            return Err(error);
+        }
+        let metadata = Arc::new(metadata);
+        self.remember(ident, &metadata_location, &metadata);
+        Ok(LoadedTable { ident: ident.clone(), metadata_location, metadata })
+    }
+
+    async fn drop_table(&self, ident: &TableIdent) -> Result<()> {
+        self.pointers.remove(ident).await
+    }
+
+    async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
+        self.pointers.rename(from, to).await
+    }
+
+    async fn commit(&self, commits: Vec<TableCommit>) -> Result<CommitOutcome> {
+        let mut files = Vec::new();
+        let mut swaps = Vec::new();
+        let mut results = Vec::new();
+        for commit in &commits {
+            if swaps.iter().any(|swap: &PointerSwap| swap.ident == commit.ident) {
+                return Err(Error::invalid_input(format!("table `{}` is named twice in one commit", commit.ident)));
+            }
+            let base = self.load(&commit.ident).await?;
+            for requirement in &commit.requirements {
+                if let Err(error) = requirement.check(Some(&base.metadata)) {
+                    return Ok(CommitOutcome::Conflict { ident: commit.ident.clone(), reason: error.to_string() });
+                }
+            }
+            let metadata = apply(&base, commit)?;
+            let location = metadata_file::next_location(&metadata, Some(&base.metadata_location), self.storage.ids().uuid());
+            files.extend(commit.files.iter().cloned());
+            files.push(NewFile { location: location.clone(), content: metadata_file::serialize(&metadata)?.into() });
+            swaps.push(PointerSwap { ident: commit.ident.clone(), expected: base.metadata_location, new: location.clone() });
+            results.push(LoadedTable {
+                ident: commit.ident.clone(),
+                metadata_location: location,
+                metadata: Arc::new(metadata),
+            });
+        }
+        let written = self.write(&files).await;
+        let outcome = match written {
+            Ok(()) => self.pointers.swap(&swaps).await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(SwapOutcome::Swapped) => {
+                for table in &results {
+                    self.remember(&table.ident, &table.metadata_location, &table.metadata);
+                }
+                Ok(CommitOutcome::Committed(results))
+            }
+            Ok(SwapOutcome::Unknown(error)) => Ok(CommitOutcome::Unknown(error)),
+            Ok(SwapOutcome::Moved(ident)) => {
+                for swap in &swaps {
+                    self.discard(&swap.new).await;
+                }
+                let reason = "another writer committed first".to_string();
+                Ok(CommitOutcome::Conflict { ident, reason })
+            }
+            Err(error) => {
+                for swap in &swaps {
+                    self.discard(&swap.new).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn storage(&self) -> &Storage {
+        &self.storage
+    }
+}

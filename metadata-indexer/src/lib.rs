@@ -1,0 +1,1 @@
+//! tarndb-metadata-indexer
