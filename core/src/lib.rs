@@ -1,1 +1,33 @@
-//! tarndb-core
+//! The tarndb engine: Iceberg tables, their transactions, scans and upkeep, and SQL over them.
+//!
+//! Users depend on the package `tarndb`, which re-exports this one. Start at [`connect`]:
+//!
+//! ```
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let lake = tarndb_core::connect("memory://").await?;
+//! lake.sql("CREATE TABLE t (id BIGINT NOT NULL, name STRING)").await?.collect().await?;
+//! lake.sql("INSERT INTO t VALUES (1, 'one'), (2, 'two')").await?.collect().await?;
+//! let rows = lake.sql("SELECT name FROM t WHERE id = 2").await?.collect().await?;
+//! assert_eq!(rows[0].num_rows(), 1);
+//! # Ok::<(), tarndb_core::Error>(())
+//! # }).unwrap();
+//! ```
+
+mod error;
+mod extension;
+mod lakehouse;
+pub mod maintenance;
+mod manifest;
+mod query;
+mod scan;
+mod table;
+mod transaction;
+mod writer;
+
+pub use extension::Extension;
+pub use lakehouse::{AppendResult, DeleteResult, Lakehouse, LakehouseBuilder, QueryResult, connect};
+pub use manifest::{Entry, EntryStatus, FileContent, FileFormat};
+pub use query::split_statements;
+pub use table::inspect;
+pub use table::{Table, Version};
+pub use tarndb_catalog::{Catalog, Clock, Error, ErrorKind, Ids, Location, Result, Storage, StoreLayer};

@@ -1,0 +1,128 @@
+use std::io::Write;
+
+use arrow::array::RecordBatch;
+use arrow::csv::WriterBuilder;
+use arrow::datatypes::SchemaRef;
+use arrow::json::{ArrayWriter, LineDelimitedWriter};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, Table};
+use futures::TryStreamExt;
+use tarndb::{Error, QueryResult};
+
+use crate::Failure;
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Csv,
+    Json,
+    Ndjson,
+    Markdown,
+    Vertical,
+}
+
+/// Rows that a table on the terminal holds in memory, to know how wide its columns are.
+const MAX_TABLE_ROWS: usize = 10_000;
+
+fn broken(e: arrow::error::ArrowError) -> Failure {
+    match e {
+        arrow::error::ArrowError::IoError(_, io) => io.into(),
+        other => Failure::Error(Error::internal("rows cannot be printed").with_source(other)),
+    }
+}
+
+fn options() -> FormatOptions<'static> {
+    FormatOptions::new().with_null("NULL")
+}
+
+impl Format {
+    /// Prints all rows. A result without columns prints nothing.
+    pub(crate) async fn print(self, mut rows: QueryResult, out: &mut impl Write) -> Result<(), Failure> {
+        let schema = rows.schema().clone();
+        if schema.fields().is_empty() {
+            rows.collect().await?;
+            return Ok(());
+        }
+        match self {
+            Format::Table | Format::Markdown => self.print_table(&schema, &mut rows, out).await,
+            Format::Vertical => {
+                let mut number = 0;
+                while let Some(batch) = rows.try_next().await? {
+                    number = vertical(&batch, number, out)?;
+                }
+                Ok(())
+            }
+            Format::Csv => {
+                let mut writer = WriterBuilder::new().with_header(true).build(out);
+                writer.write(&RecordBatch::new_empty(schema)).map_err(broken)?;
+                while let Some(batch) = rows.try_next().await? {
+                    writer.write(&batch).map_err(broken)?;
+                }
+                Ok(())
+            }
+            Format::Ndjson => {
+                let mut writer = LineDelimitedWriter::new(out);
+                while let Some(batch) = rows.try_next().await? {
+                    writer.write(&batch).map_err(broken)?;
+                }
+                writer.finish().map_err(broken)
+            }
+            Format::Json => {
+                let mut writer = ArrayWriter::new(&mut *out);
+                while let Some(batch) = rows.try_next().await? {
+                    writer.write(&batch).map_err(broken)?;
+                }
+                writer.finish().map_err(broken)?;
+                Ok(writeln!(out)?)
+            }
+        }
+    }
+
+    async fn print_table(self, schema: &SchemaRef, rows: &mut QueryResult, out: &mut impl Write) -> Result<(), Failure> {
+        let mut table = Table::new();
+        table.load_preset(if self == Format::Markdown { comfy_table::presets::ASCII_MARKDOWN } else { comfy_table::presets::ASCII_FULL_CONDENSED });
+        table.set_header(schema.fields().iter().map(|field| field.name().clone()));
+        for (column, field) in table.column_iter_mut().zip(schema.fields()) {
+            if field.data_type().is_numeric() {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let mut count = 0;
+        while let Some(batch) = rows.try_next().await? {
+            let columns = formatters(&batch)?;
+            for row in 0..batch.num_rows() {
+                count += 1;
+                if count <= MAX_TABLE_ROWS {
+                    table.add_row(columns.iter().map(|column| column.value(row).to_string()));
+                }
+            }
+        }
+        writeln!(out, "{table}")?;
+        if self == Format::Table {
+            let shown = if count > MAX_TABLE_ROWS { format!(" ({MAX_TABLE_ROWS} shown)") } else { String::new() };
+            writeln!(out, "{count} row{}{shown}", if count == 1 { "" } else { "s" })?;
+        }
+        Ok(())
+    }
+}
+
+fn formatters(batch: &RecordBatch) -> Result<Vec<ArrayFormatter<'_>>, Failure> {
+    let options = options();
+    batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).map_err(broken)).collect()
+}
+
+fn vertical(batch: &RecordBatch, mut number: usize, out: &mut impl Write) -> Result<usize, Failure> {
+    let schema = batch.schema();
+    let width = schema.fields().iter().map(|field| field.name().chars().count()).max().unwrap_or(0);
+    let columns = formatters(batch)?;
+    for row in 0..batch.num_rows() {
+        number += 1;
+        writeln!(out, "-- row {number} --")?;
+        for (field, column) in schema.fields().iter().zip(&columns) {
+            writeln!(out, "{:>width$}: {}", field.name(), column.value(row))?;
+        }
+    }
+    Ok(number)
+}

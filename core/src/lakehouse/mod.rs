@@ -1,0 +1,148 @@
+//! A lake: the entry point of every user.
+
+mod builder;
+mod result;
+mod tables;
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+use iceberg::{NamespaceIdent, TableIdent};
+use tarndb_catalog::{Error, Result};
+
+pub use builder::{LakehouseBuilder, connect};
+pub use result::QueryResult;
+pub(crate) use tables::append_rows;
+pub use tables::{AppendResult, DeleteResult};
+
+use crate::extension::Extension;
+use crate::query;
+use crate::table::{Environment, Table};
+
+/// An open lake. Clones share everything; the lake stays open until the last is dropped.
+#[derive(Clone)]
+pub struct Lakehouse(Arc<Inner>);
+
+struct Inner {
+    env: Arc<Environment>,
+    context: SessionContext,
+    extensions: Vec<Arc<dyn Extension>>,
+    /// The process that opened the lake.
+    process_id: u32,
+}
+
+impl fmt::Debug for Lakehouse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lakehouse").field("location", &self.location()).finish_non_exhaustive()
+    }
+}
+
+impl Lakehouse {
+    /// Begins to configure a lake at `url`: see [`connect`].
+    pub fn builder(url: impl Into<String>) -> LakehouseBuilder {
+        LakehouseBuilder::new(url)
+    }
+
+    fn new(env: Environment, extensions: Vec<Arc<dyn Extension>>) -> Result<Self> {
+        let env = Arc::new(env);
+        let context = query::session_context(&env)?;
+        Ok(Self(Arc::new(Inner { env, context, extensions, process_id: std::process::id() })))
+    }
+
+    /// Runs one SQL statement: DataFusion's SQL and tarndb's statements on top of it.
+    ///
+    /// A statement sees the last commit of anyone when it starts, and one snapshot of each table throughout. Statements
+    /// that change something have done so when this returns; queries run while their rows are fetched.
+    ///
+    /// # Errors
+    /// `InvalidInput` for wrong SQL, `NotFound` for unknown tables, `Unsupported` for statements that are not offered, and
+    /// those of the statement.
+    pub async fn sql(&self, statement: &str) -> Result<QueryResult> {
+        self.check_process()?;
+        for extension in &self.0.extensions {
+            if let Some(result) = extension.execute(self, statement).await? {
+                return Ok(result);
+            }
+        }
+        query::execute(self, statement).await
+    }
+
+    /// The DataFusion session: users register functions of their own here. Its own `sql()` knows the lake's tables and
+    /// functions, but not tarndb's statements, and refuses time travel; use [`Lakehouse::sql`] for those.
+    pub fn session_context(&self) -> &SessionContext {
+        &self.0.context
+    }
+
+    /// The lake's location, an absolute URL.
+    pub fn location(&self) -> &str {
+        self.0.env.storage.root()
+    }
+
+    /// The state of a table now. `name` is `table`, which is in the namespace `default`, or `namespace.table`.
+    ///
+    /// # Errors
+    /// `NotFound`; `DataInvalid` when its metadata cannot be read.
+    pub async fn table(&self, name: &str) -> Result<Table> {
+        self.load(&query::parse_table_name(name)?).await
+    }
+
+    pub(crate) async fn load(&self, ident: &TableIdent) -> Result<Table> {
+        self.check_process()?;
+        let loaded = self.0.env.catalog.load_table(ident).await?;
+        Ok(Table::new(Arc::clone(&self.0.env), loaded))
+    }
+
+    /// All namespaces, nested ones with dots, sorted.
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub async fn namespaces(&self) -> Result<Vec<String>> {
+        let all = self.0.env.catalog.list_namespaces().await?;
+        Ok(all.into_iter().map(|namespace| namespace.join(".")).collect())
+    }
+
+    /// Creates a namespace.
+    ///
+    /// # Errors
+    /// `AlreadyExists`.
+    pub async fn create_namespace(&self, name: &str) -> Result<()> {
+        self.0.env.catalog.create_namespace(&query::parse_namespace(name)?, std::collections::HashMap::new()).await
+    }
+
+    /// The names of a namespace's tables, sorted; of all namespaces when none is given. Each is `namespace.table`.
+    ///
+    /// # Errors
+    /// `NotFound` for the namespace.
+    pub async fn tables(&self, namespace: Option<&str>) -> Result<Vec<String>> {
+        let namespaces: Vec<NamespaceIdent> = match namespace {
+            Some(name) => vec![query::parse_namespace(name)?],
+            None => self.0.env.catalog.list_namespaces().await?,
+        };
+        let mut names = Vec::new();
+        for namespace in namespaces {
+            let tables = self.0.env.catalog.list_tables(&namespace).await?;
+            names.extend(tables.into_iter().map(|ident| ident.to_string()));
+        }
+        Ok(names)
+    }
+
+    /// Waits for background work to end. Using the lake afterwards is allowed and starts none.
+    pub async fn close(&self) {
+        for extension in &self.0.extensions {
+            extension.close().await;
+        }
+    }
+
+    pub(crate) fn env(&self) -> &Arc<Environment> {
+        &self.0.env
+    }
+
+    /// A forked child has its parent's handles but not its threads: nothing would ever answer.
+    fn check_process(&self) -> Result<()> {
+        if std::process::id() == self.0.process_id {
+            return Ok(());
+        }
+        Err(Error::invalid_input("this lake was opened before the process forked: open it again in the child"))
+    }
+}

@@ -1,0 +1,128 @@
+//! Verbs on tables, for bindings: the same as the SQL statements.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::stream::{self, Stream, StreamExt};
+use iceberg::TableIdent;
+use tarndb_catalog::{Error, ErrorKind, Result};
+
+use super::{Lakehouse, QueryResult};
+use crate::query::{self, NewTable};
+use crate::table::Table;
+use crate::transaction::{Append, Caller, Transaction};
+use crate::writer::{Matching, conform, write_rows};
+
+/// What an append did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendResult {
+    /// Rows added.
+    pub rows: u64,
+    /// Data files added.
+    pub files: u64,
+    /// The snapshot that has them; `None` when there were none.
+    pub snapshot_id: Option<i64>,
+}
+
+/// What a delete did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeleteResult {
+    /// Rows deleted.
+    pub rows: u64,
+    /// Data files that went as a whole.
+    pub removed_data_files: u64,
+    /// Position delete files added.
+    pub added_delete_files: u64,
+}
+
+impl Lakehouse {
+    /// Creates an empty table with the columns of an Arrow schema.
+    ///
+    /// `partition_by` holds transforms such as `day(ts)` and `bucket(16, id)`, `properties` Iceberg table properties.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `NotFound` for the namespace; `Unsupported` for types without an Iceberg counterpart.
+    pub async fn create_table(
+        &self,
+        name: &str,
+        schema: &SchemaRef,
+        partition_by: &[String],
+        properties: Vec<(String, String)>,
+    ) -> Result<Table> {
+        let ident = query::parse_table_name(name)?;
+        let new = NewTable::from_arrow(schema, partition_by, properties)?;
+        query::create_table(self, &ident, new).await
+    }
+
+    /// Removes a table from the catalog; with `purge`, deletes its folder too.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn drop_table(&self, name: &str, purge: bool) -> Result<()> {
+        query::drop_table(self, &query::parse_table_name(name)?, purge).await
+    }
+
+    /// Adds rows to a table in one commit. Columns are matched by name; those that are missing become NULL.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the rows do not fit; `CommitStateUnknown`; those of the stream and the storage. The table is
+    /// unchanged after every error but `CommitStateUnknown`.
+    pub async fn append(&self, name: &str, rows: impl Stream<Item = Result<RecordBatch>> + Send) -> Result<AppendResult> {
+        append_rows(&self.table(name).await?, rows, Matching::ByName).await
+    }
+
+    /// Adds batches that are there already: see [`Lakehouse::append`].
+    ///
+    /// # Errors
+    /// As [`Lakehouse::append`].
+    pub async fn append_batches(&self, name: &str, batches: Vec<RecordBatch>) -> Result<AppendResult> {
+        self.append(name, stream::iter(batches.into_iter().map(Ok))).await
+    }
+
+    /// Deletes the rows for which the SQL expression `predicate` is true.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a wrong predicate; `CommitConflict`, `CommitStateUnknown`.
+    pub async fn delete(&self, name: &str, predicate: &str) -> Result<DeleteResult> {
+        query::delete_where(self, &query::parse_table_name(name)?, predicate).await
+    }
+
+    /// Reads a table: some columns, or all; rows for which `predicate` is true, or all; at most `limit`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for unknown columns and wrong predicates.
+    pub async fn scan(&self, table: &Table, columns: Option<&[String]>, predicate: Option<&str>, limit: Option<usize>) -> Result<QueryResult> {
+        query::scan_table(self, table, columns, predicate, limit).await
+    }
+
+    /// The schema of a table by name, or `None` when there is no such table.
+    ///
+    /// # Errors
+    /// All but `NotFound`.
+    pub async fn find_table(&self, ident: &TableIdent) -> Result<Option<Table>> {
+        match self.load(ident).await {
+            Ok(table) => Ok(Some(table)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Writes rows and commits them.
+pub(crate) async fn append_rows(
+    table: &Table,
+    rows: impl Stream<Item = Result<RecordBatch>> + Send,
+    matching: Matching,
+) -> Result<AppendResult> {
+    table.check_writable()?;
+    let schema = crate::table::arrow_schema(table.metadata().current_schema())?;
+    let conformed = rows.map(move |batch| conform(&batch?, &schema, matching));
+    let files = write_rows(table, conformed).await.map_err(|e: Error| e.with_context("table", table.ident().to_string()))?;
+    if files.is_empty() {
+        return Ok(AppendResult { rows: 0, files: 0, snapshot_id: None });
+    }
+    let rows = files.iter().map(|written| written.file.record_count()).sum();
+    let count = files.len() as u64;
+    let committed = Transaction::new(table, Caller::User).with(Append::new(table, files)).commit().await?;
+    tracing::debug!(table = %table.ident(), rows, attempts = committed.attempts, "appended");
+    Ok(AppendResult { rows, files: count, snapshot_id: committed.table.metadata.current_snapshot_id() })
+}

@@ -1,0 +1,255 @@
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use datafusion::physical_expr::PhysicalExpr;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use iceberg::spec::Struct;
+use tarndb_catalog::{Error, ErrorKind, Result};
+
+use crate::scan::{DeleteLoader, Pruner, ScanTask, open_rows, plan};
+use crate::table::{Table, engine_schema, properties};
+use crate::transaction::{Caller, RewriteFiles, Transaction, WrittenFile};
+use crate::writer::{Matching, conform, write_rows};
+
+/// How often a rewrite is planned anew after another writer changed its files.
+const MAX_ROUNDS: usize = 10;
+
+/// Rows decoded at a time.
+const BATCH_ROWS: usize = 16 * 1024;
+
+/// Options of [`rewrite_data_files`], with Spark's names and defaults.
+#[derive(Debug, Clone)]
+pub struct RewriteDataFilesOptions {
+    /// Size of the files to write; `write.target-file-size-bytes` unless given.
+    pub target_file_size_bytes: Option<u64>,
+    /// Smaller files are rewritten; 75 % of the target unless given.
+    pub min_file_size_bytes: Option<u64>,
+    /// Larger files are rewritten; 180 % of the target unless given.
+    pub max_file_size_bytes: Option<u64>,
+    /// A group of this many files is rewritten whatever its size.
+    pub min_input_files: usize,
+    /// Files with this many delete files are rewritten.
+    pub delete_file_threshold: usize,
+    /// Files of which at least this share of rows is deleted are rewritten.
+    pub delete_ratio_threshold: f64,
+    /// Rewrites all files.
+    pub rewrite_all: bool,
+    /// The most bytes in one group.
+    pub max_file_group_size_bytes: u64,
+    /// Groups rewritten at the same time.
+    pub max_concurrent_file_group_rewrites: usize,
+}
+
+impl Default for RewriteDataFilesOptions {
+    fn default() -> Self {
+        Self {
+            target_file_size_bytes: None,
+            min_file_size_bytes: None,
+            max_file_size_bytes: None,
+            min_input_files: 5,
+            delete_file_threshold: usize::MAX,
+            delete_ratio_threshold: 0.3,
+            rewrite_all: false,
+            max_file_group_size_bytes: 100 * 1024 * 1024 * 1024,
+            max_concurrent_file_group_rewrites: 5,
+        }
+    }
+}
+
+/// What a rewrite did, in Spark's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RewriteDataFilesResult {
+    /// Files replaced.
+    pub rewritten_data_files_count: usize,
+    /// Files written in their place.
+    pub added_data_files_count: usize,
+    /// Bytes of the files replaced.
+    pub rewritten_bytes_count: u64,
+    /// Files that could not be rewritten.
+    pub failed_data_files_count: usize,
+    /// Delete files that went with the files replaced.
+    pub removed_delete_files_count: usize,
+}
+
+/// Replaces small, large and much-deleted files by files of the target size (binpack), deletes applied.
+///
+/// `filters` restrict it to files that can hold matching rows. When another writer removes, or deletes rows of, one of
+/// the files meanwhile, the rewrite is planned again on the new state.
+///
+/// # Errors
+/// `InvalidInput` for impossible options; `CommitConflict` when others always came first; `CommitStateUnknown`; the
+/// storage's.
+pub async fn rewrite_data_files(
+    table: &Table,
+    options: &RewriteDataFilesOptions,
+    filters: &[Arc<dyn PhysicalExpr>],
+) -> Result<RewriteDataFilesResult> {
+    table.check_writable()?;
+    let mut round = 1;
+    loop {
+        let current = table.refresh().await?;
+        match rewrite_once(&current, options, filters).await {
+            Err(e) if e.kind() == ErrorKind::CommitConflict && round < MAX_ROUNDS => {
+                tracing::info!(table = %table.ident(), round, error = %e, "a rewrite met another writer and is planned again");
+                round += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn rewrite_once(
+    table: &Table,
+    options: &RewriteDataFilesOptions,
+    filters: &[Arc<dyn PhysicalExpr>],
+) -> Result<RewriteDataFilesResult> {
+    let sizes = Sizes::new(table, options)?;
+    let schema = engine_schema(table.schema())?;
+    let pruner = Pruner::new(Arc::clone(table.schema()), schema, filters)?;
+    let (tasks, _) = plan(table, &pruner).await?;
+    let loader = Arc::new(DeleteLoader::new(table.env().storage.clone()));
+    let groups = groups(tasks, options, &sizes, &loader).await?;
+    if groups.is_empty() {
+        return Ok(RewriteDataFilesResult::default());
+    }
+    let replaced: HashSet<String> = groups.iter().flatten().map(|task| task.path.clone()).collect();
+    let rewritten_bytes_count = groups.iter().flatten().map(|task| task.file_size).sum();
+    let written = rewrite_groups(table, groups, &loader, options.max_concurrent_file_group_rewrites.max(1)).await?;
+    let result = RewriteDataFilesResult {
+        rewritten_data_files_count: replaced.len(),
+        added_data_files_count: written.len(),
+        rewritten_bytes_count,
+        ..RewriteDataFilesResult::default()
+    };
+    let committed = Transaction::new(table, Caller::Upkeep).with(RewriteFiles::new(table, replaced, written)).commit().await?;
+    let summary = committed.table.metadata.current_snapshot().map(|s| s.summary().additional_properties.clone());
+    let removed = summary.as_ref().and_then(|summary| summary.get("removed-delete-files")?.parse().ok());
+    Ok(RewriteDataFilesResult { removed_delete_files_count: removed.unwrap_or(0), ..result })
+}
+
+struct Sizes {
+    target: u64,
+    min: u64,
+    max: u64,
+}
+
+impl Sizes {
+    fn new(table: &Table, options: &RewriteDataFilesOptions) -> Result<Self> {
+        let property = properties::get_or(table.metadata(), properties::TARGET_FILE_SIZE_BYTES, 512 * 1024 * 1024_u64)?;
+        let target = options.target_file_size_bytes.unwrap_or(property);
+        let min = options.min_file_size_bytes.unwrap_or(target / 4 * 3);
+        let max = options.max_file_size_bytes.unwrap_or(target.saturating_add(target / 5 * 4));
+        if !(min < target && target < max) {
+            return Err(Error::invalid_input(format!(
+                "min_file_size_bytes ({min}) < target_file_size_bytes ({target}) < max_file_size_bytes ({max}) does not hold"
+            )));
+        }
+        Ok(Self { target, min, max })
+    }
+}
+
+/// The files to rewrite, each group within one partition of one spec.
+async fn groups(
+    tasks: Vec<ScanTask>,
+    options: &RewriteDataFilesOptions,
+    sizes: &Sizes,
+    loader: &DeleteLoader,
+) -> Result<Vec<Vec<ScanTask>>> {
+    let mut partitions: BTreeMap<(i32, String), (Struct, Vec<(ScanTask, bool)>)> = BTreeMap::new();
+    for task in tasks {
+        let much_deleted = is_much_deleted(&task, options, loader).await?;
+        let wanted = options.rewrite_all || much_deleted || task.file_size < sizes.min || task.file_size > sizes.max;
+        if wanted {
+            let key = (task.spec_id, format!("{:?}", task.partition));
+            partitions.entry(key).or_insert_with(|| (task.partition.clone(), Vec::new())).1.push((task, much_deleted));
+        }
+    }
+    let mut result = Vec::new();
+    for (_, (_, candidates)) in partitions {
+        for bin in bins(candidates, options.max_file_group_size_bytes) {
+            let bytes: u64 = bin.iter().map(|(task, _)| task.file_size).sum();
+            let enough_files = bin.len() > 1 && bin.len() >= options.min_input_files;
+            let enough_bytes = bin.len() > 1 && bytes > sizes.target;
+            let deletes = bin.iter().any(|(_, much_deleted)| *much_deleted);
+            if options.rewrite_all || enough_files || enough_bytes || bytes > sizes.max || deletes {
+                result.push(bin.into_iter().map(|(task, _)| task).collect());
+            }
+        }
+    }
+    Ok(result)
+}
+
+fn bins(candidates: Vec<(ScanTask, bool)>, max_bytes: u64) -> Vec<Vec<(ScanTask, bool)>> {
+    let mut bins: Vec<Vec<(ScanTask, bool)>> = Vec::new();
+    let mut bytes = 0;
+    for candidate in candidates {
+        let size = candidate.0.file_size;
+        match bins.last_mut() {
+            Some(bin) if bytes + size <= max_bytes => {
+                bytes += size;
+                bin.push(candidate);
+            }
+            _ => {
+                bytes = size;
+                bins.push(vec![candidate]);
+            }
+        }
+    }
+    bins
+}
+
+async fn is_much_deleted(task: &ScanTask, options: &RewriteDataFilesOptions, loader: &DeleteLoader) -> Result<bool> {
+    if task.deletes.is_empty() {
+        return Ok(false);
+    }
+    if task.deletes.len() >= options.delete_file_threshold {
+        return Ok(true);
+    }
+    let deleted = loader.positions(task).await?.len();
+    #[allow(clippy::cast_precision_loss)] // a ratio
+    let ratio = deleted as f64 / task.record_count.max(1) as f64;
+    Ok(ratio >= options.delete_ratio_threshold)
+}
+
+async fn rewrite_groups(
+    table: &Table,
+    groups: Vec<Vec<ScanTask>>,
+    loader: &Arc<DeleteLoader>,
+    concurrency: usize,
+) -> Result<Vec<WrittenFile>> {
+    let mut written = Vec::new();
+    let mut results = stream::iter(groups).map(|group| rewrite_group(table, group, loader)).buffer_unordered(concurrency);
+    let mut failure = None;
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(files) => written.extend(files),
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
+    }
+    drop(results);
+    match failure {
+        None => Ok(written),
+        Some(error) => {
+            let files = written.iter().map(|file: &WrittenFile| file.file.file_path().to_string()).collect::<Vec<_>>();
+            table.env().storage.delete_all(files).await;
+            Err(error)
+        }
+    }
+}
+
+async fn rewrite_group(table: &Table, group: Vec<ScanTask>, loader: &Arc<DeleteLoader>) -> Result<Vec<WrittenFile>> {
+    let plain = table.arrow_schema()?;
+    let storage = &table.env().storage;
+    let (loader, read_schema) = (Arc::clone(loader), Arc::clone(&plain));
+    let rows = stream::iter(group)
+        .then(move |task| {
+            let (loader, schema) = (Arc::clone(&loader), Arc::clone(&read_schema));
+            async move { open_rows(storage, &loader, &task, &schema, false, BATCH_ROWS).await }
+        })
+        .try_flatten()
+        .and_then(move |batch| futures::future::ready(conform(&batch, &plain, Matching::ByPosition)));
+    write_rows(table, rows).await
+}

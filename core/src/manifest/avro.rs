@@ -1,0 +1,329 @@
+//! Just enough of Avro to read manifests: object container files, walked against their writer schema without
+//! building values.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::Read;
+
+use serde_json::Value;
+use tarndb_catalog::{Error, Result};
+
+/// The writer schema. Names are resolved; what manifests do not use (enums aside) is refused.
+#[derive(Debug, Clone)]
+pub(crate) enum Schema {
+    Null,
+    Boolean,
+    Int,
+    Long,
+    Float,
+    Double,
+    Bytes(Logical),
+    String,
+    Fixed(usize, Logical),
+    Array(Box<Schema>),
+    Map(Box<Schema>),
+    Union(Vec<Schema>),
+    Record(Vec<Field>),
+}
+
+/// The logical types that change how bytes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Logical {
+    None,
+    Decimal,
+    Uuid,
+}
+
+/// A field of a record, with its Iceberg field id.
+#[derive(Debug, Clone)]
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) id: Option<i32>,
+    pub(crate) schema: Schema,
+}
+
+fn damaged(what: impl Into<String>) -> Error {
+    Error::data_invalid(format!("not a readable Avro file: {}", what.into()))
+}
+
+impl Schema {
+    fn parse(value: &Value, named: &mut HashMap<String, Schema>, depth: usize) -> Result<Schema> {
+        if depth > 32 {
+            return Err(damaged("schema is nested too deeply"));
+        }
+        match value {
+            Value::String(name) => Self::primitive(name, Logical::None)
+                .or_else(|| named.get(name.as_str()).cloned())
+                .ok_or_else(|| damaged(format!("unknown type `{name}`"))),
+            Value::Array(branches) => {
+                let branches: Result<Vec<_>> = branches.iter().map(|b| Self::parse(b, named, depth + 1)).collect();
+                Ok(Schema::Union(branches?))
+            }
+            Value::Object(object) => {
+                let kind = object.get("type").ok_or_else(|| damaged("schema without `type`"))?;
+                let Value::String(kind) = kind else {
+                    return Self::parse(kind, named, depth + 1);
+                };
+                let logical = match object.get("logicalType").and_then(Value::as_str) {
+                    Some("decimal") => Logical::Decimal,
+                    Some("uuid") => Logical::Uuid,
+                    _ => Logical::None,
+                };
+                let part = |key: &str| object.get(key).ok_or_else(|| damaged(format!("`{kind}` without `{key}`")));
+                let schema = match kind.as_str() {
+                    "array" => Schema::Array(Box::new(Self::parse(part("items")?, named, depth + 1)?)),
+                    "map" => Schema::Map(Box::new(Self::parse(part("values")?, named, depth + 1)?)),
+                    "enum" => Schema::Int,
+                    "fixed" => {
+                        let size = part("size")?.as_u64().and_then(|n| usize::try_from(n).ok());
+                        Schema::Fixed(size.ok_or_else(|| damaged("`fixed` without a size"))?, logical)
+                    }
+                    "record" => {
+                        let fields = part("fields")?.as_array().ok_or_else(|| damaged("`fields` is not a list"))?;
+                        let fields: Result<Vec<_>> = fields
+                            .iter()
+                            .map(|f| {
+                                Ok(Field {
+                                    name: f.get("name").and_then(Value::as_str).unwrap_or_default().to_string(),
+                                    id: f.get("field-id").and_then(Value::as_i64).and_then(|id| i32::try_from(id).ok()),
+                                    schema: Self::parse(f.get("type").unwrap_or(&Value::Null), named, depth + 1)?,
+                                })
+                            })
+                            .collect();
+                        Schema::Record(fields?)
+                    }
+                    name => Self::primitive(name, logical)
+                        .or_else(|| named.get(name).cloned())
+                        .ok_or_else(|| damaged(format!("unknown type `{name}`")))?,
+                };
+                if let Some(name) = object.get("name").and_then(Value::as_str) {
+                    named.insert(name.to_string(), schema.clone());
+                }
+                Ok(schema)
+            }
+            other => Err(damaged(format!("`{other}` is not a type"))),
+        }
+    }
+
+    fn primitive(name: &str, logical: Logical) -> Option<Schema> {
+        Some(match name {
+            "null" => Schema::Null,
+            "boolean" => Schema::Boolean,
+            "int" => Schema::Int,
+            "long" => Schema::Long,
+            "float" => Schema::Float,
+            "double" => Schema::Double,
+            "bytes" => Schema::Bytes(logical),
+            "string" => Schema::String,
+            _ => return None,
+        })
+    }
+}
+
+/// An Avro object container file.
+pub(crate) struct Container<'a> {
+    pub(crate) schema: Schema,
+    codec: String,
+    sync: [u8; 16],
+    rest: &'a [u8],
+}
+
+impl<'a> Container<'a> {
+    pub(crate) fn open(bytes: &'a [u8]) -> Result<Self> {
+        let Some(body) = bytes.strip_prefix(b"Obj\x01") else {
+            return Err(damaged("it does not begin as one"));
+        };
+        let mut cursor = Cursor(body);
+        let mut header: HashMap<&str, &[u8]> = HashMap::new();
+        loop {
+            let count = cursor.block_count()?;
+            if count == 0 {
+                break;
+            }
+            for _ in 0..count {
+                let key = cursor.string()?;
+                header.insert(key, cursor.bytes()?);
+            }
+        }
+        let sync = cursor.take(16)?.try_into().map_err(|_| damaged("truncated header"))?;
+        let schema = header.get("avro.schema").ok_or_else(|| damaged("no schema in its header"))?;
+        let schema: Value = serde_json::from_slice(schema).map_err(|e| damaged("its schema is not JSON").with_source(e))?;
+        let codec = header.get("avro.codec").map_or(Cow::Borrowed("null"), |codec| String::from_utf8_lossy(codec));
+        Ok(Self {
+            schema: Schema::parse(&schema, &mut HashMap::new(), 0)?,
+            codec: codec.into_owned(),
+            sync,
+            rest: cursor.0,
+        })
+    }
+
+    /// The next block: how many records it holds, and their bytes. `None` at the end.
+    pub(crate) fn next_block(&mut self) -> Result<Option<(usize, Cow<'a, [u8]>)>> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let mut cursor = Cursor(self.rest);
+        let count = cursor.length()?;
+        let size = cursor.length()?;
+        let data = cursor.take(size)?;
+        if cursor.take(16)? != self.sync {
+            return Err(damaged("a block does not end with the sync marker"));
+        }
+        self.rest = cursor.0;
+        Ok(Some((count, self.inflate(data)?)))
+    }
+
+    fn inflate(&self, data: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+        /// No writer makes manifest blocks of this size; a small file that claims more is an attack.
+        const LIMIT: u64 = 1 << 30;
+        let read = |reader: &mut dyn Read| -> Result<Cow<'a, [u8]>> {
+            let mut out = Vec::new();
+            reader.take(LIMIT + 1).read_to_end(&mut out).map_err(|e| damaged("a block cannot be decompressed").with_source(e))?;
+            if out.len() as u64 > LIMIT {
+                return Err(damaged("a block is larger than 1 GiB"));
+            }
+            Ok(Cow::Owned(out))
+        };
+        match self.codec.as_str() {
+            "null" => Ok(Cow::Borrowed(data)),
+            "deflate" => read(&mut flate2::read::DeflateDecoder::new(data)),
+            "zstandard" => {
+                let mut decoder =
+                    zstd::stream::read::Decoder::new(data).map_err(|e| damaged("a block is not zstandard").with_source(e))?;
+                read(&mut decoder)
+            }
+            "snappy" => {
+                let (body, crc) = data.split_last_chunk::<4>().ok_or_else(|| damaged("a snappy block is truncated"))?;
+                let out = snap::raw::Decoder::new()
+                    .decompress_vec(body)
+                    .map_err(|e| damaged("a block is not snappy").with_source(e))?;
+                if crc32fast::hash(&out) != u32::from_be_bytes(*crc) {
+                    return Err(damaged("the checksum of a block is wrong"));
+                }
+                Ok(Cow::Owned(out))
+            }
+            codec => Err(Error::unsupported(format!("Avro codec `{codec}` is not supported"))),
+        }
+    }
+}
+
+/// Reads Avro's binary encoding off the front of a slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn take(&mut self, n: usize) -> Result<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(n).ok_or_else(|| damaged("it is truncated"))?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    pub(crate) fn byte(&mut self) -> Result<u8> {
+        let (first, tail) = self.0.split_first().ok_or_else(|| damaged("it is truncated"))?;
+        self.0 = tail;
+        Ok(*first)
+    }
+
+    pub(crate) fn long(&mut self) -> Result<i64> {
+        let mut value: u64 = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok((value >> 1).cast_signed() ^ -((value & 1).cast_signed()));
+            }
+        }
+        Err(damaged("a number is longer than 64 bits"))
+    }
+
+    pub(crate) fn int(&mut self) -> Result<i32> {
+        i32::try_from(self.long()?).map_err(|_| damaged("an int is longer than 32 bits"))
+    }
+
+    fn length(&mut self) -> Result<usize> {
+        usize::try_from(self.long()?).map_err(|_| damaged("a length is negative"))
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8]> {
+        let length = self.length()?;
+        self.take(length)
+    }
+
+    pub(crate) fn string(&mut self) -> Result<&'a str> {
+        std::str::from_utf8(self.bytes()?).map_err(|e| damaged("a string is not UTF-8").with_source(e))
+    }
+
+    /// The count of the next block of an array or map; 0 ends it.
+    pub(crate) fn block_count(&mut self) -> Result<usize> {
+        let count = self.long()?;
+        if count < 0 {
+            self.length()?;
+        }
+        let count = usize::try_from(count.unsigned_abs()).map_err(|_| damaged("a block count is too large"))?;
+        // Each item takes at least a byte, except for items of type null, which manifests have not.
+        if count > self.0.len() {
+            return Err(damaged("a block count is larger than the file"));
+        }
+        Ok(count)
+    }
+
+    /// The chosen branch of a union; any other schema is its own only branch.
+    pub(crate) fn branch<'s>(&mut self, schema: &'s Schema) -> Result<&'s Schema> {
+        match schema {
+            Schema::Union(branches) => {
+                let index = self.length()?;
+                branches.get(index).ok_or_else(|| damaged("a union branch does not exist"))
+            }
+            other => Ok(other),
+        }
+    }
+
+    pub(crate) fn skip(&mut self, schema: &Schema) -> Result<()> {
+        match self.branch(schema)? {
+            Schema::Null => {}
+            Schema::Boolean => {
+                self.byte()?;
+            }
+            Schema::Int | Schema::Long => {
+                self.long()?;
+            }
+            Schema::Float => {
+                self.take(4)?;
+            }
+            Schema::Double => {
+                self.take(8)?;
+            }
+            Schema::Bytes(_) | Schema::String => {
+                self.bytes()?;
+            }
+            Schema::Fixed(size, _) => {
+                self.take(*size)?;
+            }
+            Schema::Array(items) => self.each(|cursor| cursor.skip(items))?,
+            Schema::Map(values) => self.each(|cursor| {
+                cursor.bytes()?;
+                cursor.skip(values)
+            })?,
+            Schema::Record(fields) => {
+                for field in fields {
+                    self.skip(&field.schema)?;
+                }
+            }
+            Schema::Union(_) => return Err(damaged("a union in a union")),
+        }
+        Ok(())
+    }
+
+    /// Calls `item` for every item of an array or map.
+    pub(crate) fn each(&mut self, mut item: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        loop {
+            let count = self.block_count()?;
+            if count == 0 {
+                return Ok(());
+            }
+            for _ in 0..count {
+                item(self)?;
+            }
+        }
+    }
+}

@@ -1,0 +1,422 @@
+use std::collections::HashMap;
+
+use iceberg::spec::{Literal, PrimitiveLiteral, Struct};
+use tarndb_catalog::{Error, Result};
+
+use super::avro::{Container, Cursor, Field, Logical, Schema};
+
+/// What a manifest entry says became of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryStatus {
+    /// Carried over from an earlier manifest.
+    Existing,
+    /// Added by the snapshot that wrote the manifest.
+    Added,
+    /// Removed by the snapshot that wrote the manifest.
+    Deleted,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileContent {
+    /// Rows.
+    Data,
+    /// Positions of deleted rows, as a file or as a deletion vector.
+    PositionDeletes,
+    /// Values of deleted rows.
+    EqualityDeletes,
+}
+
+/// Format of a data or delete file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileFormat {
+    /// Apache Parquet.
+    Parquet,
+    /// Apache Avro.
+    Avro,
+    /// Apache ORC.
+    Orc,
+    /// Puffin, which holds deletion vectors.
+    Puffin,
+}
+
+/// One entry of a manifest, without its column statistics.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What became of the file.
+    pub status: EntryStatus,
+    /// The snapshot that added or removed the file.
+    pub snapshot_id: i64,
+    /// Data sequence number.
+    pub sequence_number: i64,
+    /// What the file holds.
+    pub content: FileContent,
+    /// Format of the file.
+    pub format: FileFormat,
+    /// Location of the file, as written.
+    pub path: String,
+    /// Partition values in the order of the manifest's spec.
+    pub partition: Struct,
+    /// Rows in the file.
+    pub record_count: u64,
+    /// Length of the file in bytes.
+    pub file_size: u64,
+    /// Field ids of an equality delete file.
+    pub equality_ids: Vec<i32>,
+    /// The one data file that a position delete file is about, where the writer says so.
+    pub referenced_data_file: Option<String>,
+    /// Sort order by which the file was written.
+    pub sort_order_id: Option<i32>,
+}
+
+impl Entry {
+    /// Whether the file belongs to the snapshots that list this manifest.
+    pub fn is_live(&self) -> bool {
+        self.status != EntryStatus::Deleted
+    }
+}
+
+/// A place in [`ManifestColumns::arena`]; `u32::MAX` long when absent.
+#[derive(Debug, Clone, Copy)]
+struct Slice {
+    start: u32,
+    len: u32,
+}
+
+const ABSENT: Slice = Slice { start: 0, len: u32::MAX };
+
+/// Statistics of one column over the entries of a manifest.
+#[derive(Debug, Default)]
+struct ColumnStats {
+    lower: Vec<Slice>,
+    upper: Vec<Slice>,
+    /// -1 where unknown.
+    nulls: Vec<i64>,
+    values: Vec<i64>,
+    nans: Vec<i64>,
+}
+
+/// The statistic of one column in one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    Values,
+    Nulls,
+    Nans,
+}
+
+/// A manifest, decoded into columns. Immutable, as its file is.
+#[derive(Debug)]
+pub struct ManifestColumns {
+    entries: Vec<Entry>,
+    stats: HashMap<i32, ColumnStats>,
+    arena: Vec<u8>,
+}
+
+/// What entries inherit from their line in the manifest list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inherited {
+    pub(crate) snapshot_id: i64,
+    pub(crate) sequence_number: i64,
+}
+
+impl ManifestColumns {
+    /// The entries, removed ones included.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Bytes of memory held, roughly.
+    pub(crate) fn memory_size(&self) -> usize {
+        let entries: usize = self.entries.iter().map(|e| size_of::<Entry>() + e.path.len() + 64).sum();
+        let stats = self.stats.len() * self.entries.len() * (2 * size_of::<Slice>() + 3 * size_of::<i64>());
+        entries + stats + self.arena.len()
+    }
+
+    fn bound(&self, slice: Option<&Slice>) -> Option<&[u8]> {
+        let slice = slice.filter(|slice| slice.len != u32::MAX)?;
+        self.arena.get(slice.start as usize..)?.get(..slice.len as usize)
+    }
+
+    /// The serialized lower bound of a column in the file of entry `row`.
+    pub(crate) fn lower(&self, field_id: i32, row: usize) -> Option<&[u8]> {
+        self.bound(self.stats.get(&field_id)?.lower.get(row))
+    }
+
+    /// The serialized upper bound of a column in the file of entry `row`.
+    pub(crate) fn upper(&self, field_id: i32, row: usize) -> Option<&[u8]> {
+        self.bound(self.stats.get(&field_id)?.upper.get(row))
+    }
+
+    /// A count of a column in the file of entry `row`, where the writer gives it.
+    pub(crate) fn count(&self, which: Count, field_id: i32, row: usize) -> Option<u64> {
+        let stats = self.stats.get(&field_id)?;
+        let counts = match which {
+            Count::Values => &stats.values,
+            Count::Nulls => &stats.nulls,
+            Count::Nans => &stats.nans,
+        };
+        counts.get(row).and_then(|n| u64::try_from(*n).ok())
+    }
+
+    /// Decodes a manifest file.
+    ///
+    /// Fields are matched by their Iceberg field id, not by name, and fields that are not known are passed over.
+    pub(crate) fn decode(bytes: &[u8], inherited: Inherited) -> Result<Self> {
+        let mut container = Container::open(bytes)?;
+        let Schema::Record(fields) = container.schema.clone() else {
+            return Err(Error::data_invalid("a manifest's schema is not a record"));
+        };
+        let mut columns = Self { entries: Vec::new(), stats: HashMap::new(), arena: Vec::new() };
+        while let Some((count, block)) = container.next_block()? {
+            let mut cursor = Cursor(&block);
+            for _ in 0..count {
+                columns.decode_entry(&mut cursor, &fields, inherited)?;
+            }
+        }
+        columns.pad();
+        Ok(columns)
+    }
+
+    fn decode_entry(&mut self, cursor: &mut Cursor<'_>, fields: &[Field], inherited: Inherited) -> Result<()> {
+        let (mut status, mut snapshot_id, mut sequence_number) = (EntryStatus::Existing, None, None);
+        let mut file = None;
+        for field in fields {
+            match (field.id, field.name.as_str()) {
+                (Some(0), _) | (None, "status") => {
+                    status = match long(cursor, &field.schema)? {
+                        Some(0) => EntryStatus::Existing,
+                        Some(1) => EntryStatus::Added,
+                        Some(2) => EntryStatus::Deleted,
+                        other => return Err(Error::data_invalid(format!("a manifest entry has the status {other:?}"))),
+                    };
+                }
+                (Some(1), _) | (None, "snapshot_id") => snapshot_id = long(cursor, &field.schema)?,
+                (Some(3), _) | (None, "sequence_number") => sequence_number = long(cursor, &field.schema)?,
+                (Some(2), _) | (None, "data_file") => {
+                    let Schema::Record(fields) = cursor.branch(&field.schema)? else {
+                        return Err(Error::data_invalid("a manifest's `data_file` is not a record"));
+                    };
+                    file = Some(self.decode_file(cursor, fields)?);
+                }
+                _ => cursor.skip(&field.schema)?,
+            }
+        }
+        let mut entry = file.ok_or_else(|| Error::data_invalid("a manifest entry has no `data_file`"))?;
+        entry.status = status;
+        entry.snapshot_id = snapshot_id.unwrap_or(inherited.snapshot_id);
+        // Only what a snapshot adds may inherit; v1 files, which have no sequence numbers, count as 0.
+        entry.sequence_number = match (sequence_number, status) {
+            (Some(number), _) => number,
+            (None, EntryStatus::Added) => inherited.sequence_number,
+            (None, _) => inherited.sequence_number.min(0),
+        };
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    fn decode_file(&mut self, cursor: &mut Cursor<'_>, fields: &[Field]) -> Result<Entry> {
+        let mut entry = Entry {
+            status: EntryStatus::Existing,
+            snapshot_id: 0,
+            sequence_number: 0,
+            content: FileContent::Data,
+            format: FileFormat::Parquet,
+            path: String::new(),
+            partition: Struct::empty(),
+            record_count: 0,
+            file_size: 0,
+            equality_ids: Vec::new(),
+            referenced_data_file: None,
+            sort_order_id: None,
+        };
+        for field in fields {
+            let schema = &field.schema;
+            match field.id {
+                Some(134) => {
+                    entry.content = match long(cursor, schema)?.unwrap_or(0) {
+                        0 => FileContent::Data,
+                        1 => FileContent::PositionDeletes,
+                        2 => FileContent::EqualityDeletes,
+                        other => return Err(Error::data_invalid(format!("a file has the content type {other}"))),
+                    };
+                }
+                Some(100) => entry.path = string(cursor, schema)?.unwrap_or_default(),
+                Some(101) => entry.format = format(&string(cursor, schema)?.unwrap_or_default())?,
+                Some(102) => entry.partition = partition(cursor, schema)?,
+                Some(103) => entry.record_count = unsigned(long(cursor, schema)?)?,
+                Some(104) => entry.file_size = unsigned(long(cursor, schema)?)?,
+                Some(109) => self.decode_counts(cursor, schema, Count::Values)?,
+                Some(110) => self.decode_counts(cursor, schema, Count::Nulls)?,
+                Some(137) => self.decode_counts(cursor, schema, Count::Nans)?,
+                Some(125) => self.decode_bounds(cursor, schema, true)?,
+                Some(128) => self.decode_bounds(cursor, schema, false)?,
+                Some(135) => {
+                    if let Schema::Array(items) = cursor.branch(schema)? {
+                        cursor.each(|cursor| {
+                            let id = long(cursor, items)?.and_then(|id| i32::try_from(id).ok());
+                            entry.equality_ids.push(id.ok_or_else(|| Error::data_invalid("an equality id is not an int"))?);
+                            Ok(())
+                        })?;
+                    }
+                }
+                Some(140) => entry.sort_order_id = long(cursor, schema)?.and_then(|id| i32::try_from(id).ok()),
+                Some(143) => entry.referenced_data_file = string(cursor, schema)?,
+                _ => cursor.skip(schema)?,
+            }
+        }
+        if entry.path.is_empty() {
+            return Err(Error::data_invalid("a manifest entry has no `file_path`"));
+        }
+        Ok(entry)
+    }
+
+    fn stats_of(&mut self, field_id: i32) -> &mut ColumnStats {
+        self.stats.entry(field_id).or_default()
+    }
+
+    fn decode_counts(&mut self, cursor: &mut Cursor<'_>, schema: &Schema, which: Count) -> Result<()> {
+        let row = self.entries.len();
+        int_map(cursor, schema, |cursor, value, field_id| {
+            let count = long(cursor, value)?.unwrap_or(-1);
+            let stats = self.stats_of(field_id);
+            let counts = match which {
+                Count::Values => &mut stats.values,
+                Count::Nulls => &mut stats.nulls,
+                Count::Nans => &mut stats.nans,
+            };
+            counts.resize(row, -1);
+            counts.push(count);
+            Ok(())
+        })
+    }
+
+    fn decode_bounds(&mut self, cursor: &mut Cursor<'_>, schema: &Schema, lower: bool) -> Result<()> {
+        let row = self.entries.len();
+        int_map(cursor, schema, |cursor, value, field_id| {
+            let bytes = match cursor.branch(value)? {
+                Schema::Bytes(_) => cursor.bytes()?,
+                other => return cursor.skip(other),
+            };
+            let too_large = |_| Error::data_invalid("the bounds of a manifest exceed 4 GiB");
+            let slice = Slice {
+                start: u32::try_from(self.arena.len()).map_err(too_large)?,
+                len: u32::try_from(bytes.len()).map_err(too_large)?,
+            };
+            self.arena.extend_from_slice(bytes);
+            let stats = self.stats_of(field_id);
+            let bounds = if lower { &mut stats.lower } else { &mut stats.upper };
+            bounds.resize(row, ABSENT);
+            bounds.push(slice);
+            Ok(())
+        })
+    }
+
+    /// Brings every column to the number of entries.
+    fn pad(&mut self) {
+        let rows = self.entries.len();
+        for stats in self.stats.values_mut() {
+            stats.lower.resize(rows, ABSENT);
+            stats.upper.resize(rows, ABSENT);
+            for counts in [&mut stats.nulls, &mut stats.values, &mut stats.nans] {
+                counts.resize(rows, -1);
+            }
+        }
+        self.arena.shrink_to_fit();
+    }
+}
+
+fn long(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Option<i64>> {
+    match cursor.branch(schema)? {
+        Schema::Null => Ok(None),
+        Schema::Int | Schema::Long => Ok(Some(cursor.long()?)),
+        _ => Err(Error::data_invalid("a manifest holds something else where a number is expected")),
+    }
+}
+
+fn string(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Option<String>> {
+    match cursor.branch(schema)? {
+        Schema::Null => Ok(None),
+        Schema::String => Ok(Some(cursor.string()?.to_string())),
+        _ => Err(Error::data_invalid("a manifest holds something else where a string is expected")),
+    }
+}
+
+fn unsigned(number: Option<i64>) -> Result<u64> {
+    u64::try_from(number.unwrap_or(0)).map_err(|_| Error::data_invalid("a manifest entry has a negative size or row count"))
+}
+
+fn format(name: &str) -> Result<FileFormat> {
+    match name.to_ascii_lowercase().as_str() {
+        "parquet" => Ok(FileFormat::Parquet),
+        "avro" => Ok(FileFormat::Avro),
+        "orc" => Ok(FileFormat::Orc),
+        "puffin" => Ok(FileFormat::Puffin),
+        other => Err(Error::data_invalid(format!("a manifest entry has the file format `{other}`"))),
+    }
+}
+
+/// A map with int keys, which Iceberg writes as an array of key-value records.
+fn int_map(
+    cursor: &mut Cursor<'_>,
+    schema: &Schema,
+    mut item: impl FnMut(&mut Cursor<'_>, &Schema, i32) -> Result<()>,
+) -> Result<()> {
+    let Schema::Array(items) = cursor.branch(schema)? else {
+        return Ok(());
+    };
+    let Schema::Record(pair) = items.as_ref() else {
+        return Err(Error::data_invalid("a map of a manifest is not made of records"));
+    };
+    let [_, value] = pair.as_slice() else {
+        return Err(Error::data_invalid("a map of a manifest is not made of keys and values"));
+    };
+    cursor.each(|cursor| {
+        let key = cursor.int()?;
+        item(cursor, &value.schema, key)
+    })
+}
+
+fn partition(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Struct> {
+    let Schema::Record(fields) = cursor.branch(schema)? else {
+        return Err(Error::data_invalid("a manifest's `partition` is not a record"));
+    };
+    let mut values = Vec::with_capacity(fields.len());
+    for field in fields {
+        values.push(partition_value(cursor, &field.schema)?);
+    }
+    Ok(Struct::from_iter(values))
+}
+
+fn partition_value(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Option<Literal>> {
+    let unscaled = |bytes: &[u8]| -> Result<PrimitiveLiteral> {
+        let negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
+        let mut wide = [if negative { 0xff } else { 0 }; 16];
+        let start = 16usize.checked_sub(bytes.len());
+        let tail = start.and_then(|start| wide.get_mut(start..));
+        tail.ok_or_else(|| Error::data_invalid("a decimal partition value is longer than 16 bytes"))?.copy_from_slice(bytes);
+        Ok(PrimitiveLiteral::Int128(i128::from_be_bytes(wide)))
+    };
+    let short = |_| Error::data_invalid("a partition value is truncated");
+    let literal = match cursor.branch(schema)? {
+        Schema::Null => return Ok(None),
+        Schema::Boolean => PrimitiveLiteral::Boolean(cursor.byte()? != 0),
+        Schema::Int => PrimitiveLiteral::Int(cursor.int()?),
+        Schema::Long => PrimitiveLiteral::Long(cursor.long()?),
+        Schema::Float => {
+            PrimitiveLiteral::Float(f32::from_le_bytes(cursor.take(4)?.try_into().map_err(short)?).into())
+        }
+        Schema::Double => {
+            PrimitiveLiteral::Double(f64::from_le_bytes(cursor.take(8)?.try_into().map_err(short)?).into())
+        }
+        Schema::String => PrimitiveLiteral::String(cursor.string()?.to_string()),
+        Schema::Bytes(Logical::Decimal) => unscaled(cursor.bytes()?)?,
+        Schema::Bytes(_) => PrimitiveLiteral::Binary(cursor.bytes()?.to_vec()),
+        Schema::Fixed(size, Logical::Decimal) => unscaled(cursor.take(*size)?)?,
+        Schema::Fixed(16, Logical::Uuid) => {
+            PrimitiveLiteral::UInt128(u128::from_be_bytes(cursor.take(16)?.try_into().map_err(short)?))
+        }
+        Schema::Fixed(size, _) => PrimitiveLiteral::Binary(cursor.take(*size)?.to_vec()),
+        _ => return Err(Error::data_invalid("a partition value is not a primitive")),
+    };
+    Ok(Some(Literal::Primitive(literal)))
+}

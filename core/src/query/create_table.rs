@@ -1,0 +1,161 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef as ArrowSchemaRef;
+use futures::StreamExt;
+use iceberg::spec::{FormatVersion, NestedField, Schema, TableMetadataBuilder, Transform, Type, UnboundPartitionSpec};
+use iceberg::{NamespaceIdent, TableCreation, TableIdent};
+use tarndb_catalog::{Error, ErrorKind, Result};
+
+use super::parse::{CreateTable, PartitionField, parse_transform};
+use super::{drop, plan, run_plan};
+use crate::lakehouse::{Lakehouse, QueryResult, append_rows};
+use crate::table::{Table, iceberg_type};
+use crate::writer::Matching;
+
+/// What a table is created with.
+#[derive(Debug)]
+pub(crate) struct NewTable {
+    columns: Vec<NestedField>,
+    partition_by: Vec<PartitionField>,
+    properties: HashMap<String, String>,
+}
+
+impl NewTable {
+    fn new(columns: Vec<NestedField>, partition_by: Vec<PartitionField>, properties: Vec<(String, String)>) -> Self {
+        Self { columns, partition_by, properties: properties.into_iter().collect() }
+    }
+
+    /// With the columns of an Arrow schema.
+    pub(crate) fn from_arrow(schema: &ArrowSchemaRef, partition_by: &[String], properties: Vec<(String, String)>) -> Result<Self> {
+        let fields = partition_by.iter().map(|text| parse_transform(text)).collect::<Result<Vec<_>>>()?;
+        Ok(Self::new(columns_of(schema)?, fields, properties))
+    }
+}
+
+fn columns_of(schema: &ArrowSchemaRef) -> Result<Vec<NestedField>> {
+    let mut next_id = 0;
+    let column = |field: &Arc<arrow::datatypes::Field>| {
+        next_id += 1;
+        let id = next_id;
+        let field_type = iceberg_type(field, &mut next_id)?;
+        Ok(NestedField::new(id, field.name(), field_type, !field.is_nullable()))
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+pub(super) async fn create_namespace(lake: &Lakehouse, name: &NamespaceIdent, if_not_exists: bool) -> Result<QueryResult> {
+    match lake.env().catalog.create_namespace(name, HashMap::new()).await {
+        Err(e) if !(if_not_exists && e.kind() == ErrorKind::AlreadyExists) => Err(e),
+        _ => Ok(QueryResult::empty()),
+    }
+}
+
+pub(super) async fn run(lake: &Lakehouse, statement: CreateTable) -> Result<QueryResult> {
+    let CreateTable { table: ident, if_not_exists, columns, partition_by, properties, query } = statement;
+    if if_not_exists && lake.env().catalog.table_exists(&ident).await? {
+        return Ok(QueryResult::empty());
+    }
+    let tolerate = |e: Error| {
+        if if_not_exists && e.kind() == ErrorKind::AlreadyExists { Ok(QueryResult::empty()) } else { Err(e) }
+    };
+    let Some(query) = query else {
+        let created = create_table(lake, &ident, NewTable::new(columns, partition_by, properties)).await;
+        return created.map(|_| QueryResult::empty()).or_else(tolerate);
+    };
+    if lake.env().catalog.table_exists(&ident).await? {
+        return tolerate(Error::new(ErrorKind::AlreadyExists, format!("table `{ident}` exists already")));
+    }
+    let (state, plan) = plan(lake, query).await?;
+    let rows = run_plan(state, plan).await?;
+    let new = NewTable::new(columns_of(rows.schema())?, partition_by, properties);
+    let table = match create_table(lake, &ident, new).await {
+        Ok(table) => table,
+        Err(e) => return tolerate(e),
+    };
+    match append_rows(&table, rows.boxed(), Matching::ByPosition).await {
+        Ok(appended) => QueryResult::counts(&[("rows", appended.rows)]),
+        Err(e) if e.kind() == ErrorKind::CommitStateUnknown => Err(e),
+        Err(e) => {
+            // The table is empty and the statement's own; it goes as it came.
+            if let Err(error) = drop::drop_table(lake, &ident, true).await {
+                tracing::warn!(table = %ident, %error, "an empty table stays behind after its query failed");
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Creates an empty table.
+pub(crate) async fn create_table(lake: &Lakehouse, ident: &TableIdent, new: NewTable) -> Result<Table> {
+    let env = lake.env();
+    let NewTable { columns, partition_by, mut properties } = new;
+    check_names(ident, &columns)?;
+    match properties.remove("format-version").as_deref() {
+        None | Some("2") => {}
+        Some(version @ ("1" | "3")) => {
+            return Err(Error::unsupported(format!("tables of format version {version} cannot be created yet: leave out `format-version`")));
+        }
+        Some(other) => return Err(Error::invalid_input(format!("`{other}` is not a format version"))),
+    }
+    let fields = columns.into_iter().map(Arc::new);
+    let schema = Schema::builder().with_fields(fields).build()?;
+    let spec = partition_spec(&schema, &partition_by)?;
+    let uuid = env.storage.ids().uuid();
+    let short: String = uuid.simple().to_string().chars().take(8).collect();
+    let location = format!("{}/{}/{}-{short}", env.storage.root(), folder(&ident.namespace().join(".")), folder(ident.name()));
+    let creation = TableCreation::builder()
+        .name(ident.name().to_string())
+        .location(location)
+        .schema(schema)
+        .partition_spec(spec)
+        .properties(properties)
+        .format_version(FormatVersion::V2)
+        .build();
+    let metadata = TableMetadataBuilder::from_table_creation(creation)?.assign_uuid(uuid).build()?.metadata;
+    let loaded = env.catalog.create_table(ident, metadata, Vec::new()).await?;
+    Ok(Table::new(Arc::clone(env), loaded))
+}
+
+/// A name as part of a path: what is unusual becomes `_`; the table's uuid keeps it unique.
+fn folder(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect::<String>()
+        .trim_start_matches('.')
+        .to_string()
+}
+
+fn check_names(ident: &TableIdent, columns: &[NestedField]) -> Result<()> {
+    if ident.name().contains('$') {
+        return Err(Error::invalid_input(format!("`{}` cannot be a table's name: `$` begins the name of a metadata table", ident.name())));
+    }
+    let mut seen = std::collections::HashSet::new();
+    for column in columns {
+        if !seen.insert(column.name.to_lowercase()) {
+            return Err(Error::invalid_input(format!("column `{}` is named twice", column.name)));
+        }
+        if column.name.is_empty() || column.name.starts_with("_tarndb_") {
+            return Err(Error::invalid_input(format!("`{}` cannot be a column's name", column.name)));
+        }
+    }
+    Ok(())
+}
+
+fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundPartitionSpec> {
+    let mut builder = UnboundPartitionSpec::builder();
+    for PartitionField { column, transform } in fields {
+        let source = schema.field_by_name(column);
+        let source = source.ok_or_else(|| Error::invalid_input(format!("the table is partitioned by `{column}`, which is not a column")))?;
+        if !matches!(*source.field_type, Type::Primitive(_)) || transform.result_type(&source.field_type).is_err() {
+            return Err(Error::invalid_input(format!("a table cannot be partitioned by {transform} of `{column}`, which is {}", source.field_type)));
+        }
+        let suffix = match transform {
+            Transform::Identity => String::new(),
+            Transform::Bucket(_) => "_bucket".to_string(),
+            Transform::Truncate(_) => "_trunc".to_string(),
+            Transform::Void => "_null".to_string(),
+            other => format!("_{other}"),
+        };
+        builder = builder.add_partition_field(source.id, format!("{column}{suffix}"), *transform)?;
+    }
+    Ok(builder.build())
+}

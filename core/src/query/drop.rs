@@ -1,0 +1,39 @@
+use iceberg::{NamespaceIdent, TableIdent};
+use futures::TryStreamExt;
+use tarndb_catalog::{ErrorKind, Result};
+
+use crate::lakehouse::{Lakehouse, QueryResult};
+
+pub(super) async fn run(lake: &Lakehouse, table: &TableIdent, if_exists: bool, purge: bool) -> Result<QueryResult> {
+    match drop_table(lake, table, purge).await {
+        Err(e) if !(if_exists && e.kind() == ErrorKind::NotFound) => Err(e),
+        _ => Ok(QueryResult::empty()),
+    }
+}
+
+/// Removes a table's name; with `purge` its folder too, which no other table is ever given.
+pub(crate) async fn drop_table(lake: &Lakehouse, table: &TableIdent, purge: bool) -> Result<()> {
+    let env = lake.env();
+    let location = if purge { Some(lake.load(table).await?.location().to_string()) } else { None };
+    env.catalog.drop_table(table).await?;
+    if let Some(location) = location {
+        let files: Vec<_> = env.storage.list(&location)?.map_ok(|object| object.location).try_collect().await?;
+        for (location, error) in env.storage.delete_all(files).await {
+            tracing::warn!(location, %error, "a file of a dropped table stays behind");
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn drop_namespace(lake: &Lakehouse, name: &NamespaceIdent, if_exists: bool, cascade: bool) -> Result<QueryResult> {
+    let catalog = &lake.env().catalog;
+    if cascade && catalog.namespace_exists(name).await? {
+        for table in catalog.list_tables(name).await? {
+            catalog.drop_table(&table).await?;
+        }
+    }
+    match catalog.drop_namespace(name).await {
+        Err(e) if !(if_exists && e.kind() == ErrorKind::NotFound) => Err(e),
+        _ => Ok(QueryResult::empty()),
+    }
+}

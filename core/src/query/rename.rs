@@ -1,0 +1,9 @@
+use iceberg::TableIdent;
+use tarndb_catalog::Result;
+
+use crate::lakehouse::{Lakehouse, QueryResult};
+
+pub(super) async fn run(lake: &Lakehouse, from: &TableIdent, to: &TableIdent) -> Result<QueryResult> {
+    lake.env().catalog.rename_table(from, to).await?;
+    Ok(QueryResult::empty())
+}

@@ -1,0 +1,150 @@
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema as ArrowSchema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DFSchema, Result as EngineResult};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use tarndb_catalog::Result;
+
+use super::session::store_url;
+use crate::error::to_engine_error;
+use crate::scan::{FILE_COLUMN, POSITION_COLUMN, PositionScanExec, Pruner, ScanRequest, ScanTask, plan, scan_exec};
+use crate::table::{Table, engine_schema};
+
+/// One version of a table, for DataFusion.
+#[derive(Debug)]
+pub(super) struct IcebergTableProvider {
+    table: Table,
+    schema: SchemaRef,
+}
+
+impl IcebergTableProvider {
+    pub(super) fn try_new(table: Table) -> Result<Self> {
+        let schema = engine_schema(table.schema())?;
+        Ok(Self { table, schema })
+    }
+}
+
+/// Filters that prune: those that name only columns of the table.
+fn physical_filters(session: &dyn Session, schema: &SchemaRef, filters: &[Expr]) -> EngineResult<Vec<Arc<dyn PhysicalExpr>>> {
+    let columns = DFSchema::try_from(Arc::clone(schema))?;
+    filters.iter().map(|filter| session.create_physical_expr(filter.clone(), &columns)).collect()
+}
+
+/// The first files that are sure to have `limit` rows.
+fn limited(tasks: Vec<ScanTask>, limit: usize) -> Vec<ScanTask> {
+    let mut rows = 0;
+    let enough = tasks.iter().position(|task| {
+        if task.deletes.is_empty() {
+            rows += task.record_count;
+        }
+        rows >= limit as u64
+    });
+    tasks.into_iter().take(enough.map_or(usize::MAX, |last| last + 1)).collect()
+}
+
+#[async_trait]
+impl TableProvider for IcebergTableProvider {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> EngineResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let physical = physical_filters(session, &self.schema, filters)?;
+        let pruner = Pruner::new(Arc::clone(self.table.schema()), Arc::clone(&self.schema), &physical).map_err(to_engine_error)?;
+        let (mut tasks, counts) = plan(&self.table, &pruner).await.map_err(to_engine_error)?;
+        if let Some(limit) = limit.filter(|_| filters.is_empty()) {
+            tasks = limited(tasks, limit);
+        }
+        let request = ScanRequest {
+            table: &self.table,
+            schema: Arc::clone(&self.schema),
+            projection,
+            limit,
+            store_url: store_url().map_err(to_engine_error)?,
+        };
+        scan_exec(session, request, tasks, counts).map_err(to_engine_error)
+    }
+}
+
+/// The rows of a table with their file and position, for row-level changes.
+#[derive(Debug)]
+pub(super) struct PositionTableProvider {
+    table: Table,
+    schema: SchemaRef,
+    with_positions: SchemaRef,
+    /// Files that need not be read, which is known only after the statement was planned.
+    skip: Mutex<HashSet<String>>,
+}
+
+impl PositionTableProvider {
+    pub(super) fn try_new(table: Table) -> Result<Self> {
+        let schema = engine_schema(table.schema())?;
+        let mut fields: Vec<FieldRef> = schema.fields().to_vec();
+        fields.push(Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false)));
+        fields.push(Arc::new(Field::new(POSITION_COLUMN, DataType::Int64, false)));
+        Ok(Self { table, schema, with_positions: Arc::new(ArrowSchema::new(fields)), skip: Mutex::default() })
+    }
+
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Leaves these files out of scans planned from now on.
+    pub(super) fn skip_files(&self, files: impl IntoIterator<Item = String>) {
+        self.skip.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+    }
+}
+
+#[async_trait]
+impl TableProvider for PositionTableProvider {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.with_positions)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> EngineResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let physical = physical_filters(session, &self.schema, filters)?;
+        let pruner = Pruner::new(Arc::clone(self.table.schema()), Arc::clone(&self.schema), &physical).map_err(to_engine_error)?;
+        let (mut tasks, _) = plan(&self.table, &pruner).await.map_err(to_engine_error)?;
+        {
+            let skip = self.skip.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.retain(|task| !skip.contains(&task.path));
+        }
+        let partitions = session.config().target_partitions();
+        let storage = self.table.env().storage.clone();
+        let scan = PositionScanExec::try_new(storage, &self.schema, projection, tasks, partitions).map_err(to_engine_error)?;
+        Ok(Arc::new(scan))
+    }
+}

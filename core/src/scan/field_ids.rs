@@ -1,0 +1,226 @@
+//! Columns of a data file, found by field id.
+//!
+//! A table's columns are identified by number: a file written before a column was renamed has it under its old name,
+//! one written before it was added lacks it, one from before a promotion has a narrower type.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Result as EngineResult, ScalarValue, exec_datafusion_err, exec_err};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion_physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
+use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
+
+fn field_id(field: &Field) -> Option<i32> {
+    field.metadata().get(PARQUET_FIELD_ID_META_KEY)?.parse().ok()
+}
+
+/// The index of the field with this id.
+pub(super) fn index_of(fields: &Fields, id: i32) -> Option<usize> {
+    fields.iter().position(|field| field_id(field) == Some(id))
+}
+
+/// The index in the file of a logical field: by id, or by name in files without any ids.
+fn find(file: &Fields, logical: &Field) -> Option<usize> {
+    if file.iter().any(|field| field_id(field).is_some()) {
+        return index_of(file, field_id(logical)?);
+    }
+    file.iter().position(|field| field.name() == logical.name())
+}
+
+/// Whether a column of the file can be handed on as it is.
+fn same(file: &Field, logical: &Field) -> bool {
+    fn nested(file: &Fields, logical: &Fields) -> bool {
+        file.len() == logical.len()
+            && file.iter().zip(logical).all(|(f, l)| f.name() == l.name() && field_id(f) == field_id(l) && same(f, l))
+    }
+    match (file.data_type(), logical.data_type()) {
+        (DataType::Struct(f), DataType::Struct(l)) => nested(f, l),
+        (DataType::List(f), DataType::List(l)) => f.name() == l.name() && same(f, l),
+        (DataType::Map(f, _), DataType::Map(l, _)) => f.name() == l.name() && same(f, l),
+        (f, l) => f == l,
+    }
+}
+
+/// Brings an array of a file to the type of the table's field.
+fn adapt(array: &ArrayRef, logical: &Field) -> EngineResult<ArrayRef> {
+    match (array.data_type(), logical.data_type()) {
+        (DataType::Struct(file_fields), DataType::Struct(fields)) => {
+            let source = array.as_struct();
+            let children = fields.iter().map(|field| match find(file_fields, field) {
+                Some(index) => adapt(source.column(index), field),
+                None if !field.is_nullable() && source.len() > source.null_count() => missing(field),
+                None => Ok(new_null_array(field.data_type(), source.len())),
+            });
+            let children = children.collect::<EngineResult<Vec<_>>>()?;
+            if children.is_empty() {
+                return Ok(Arc::new(StructArray::new_empty_fields(source.len(), source.nulls().cloned())));
+            }
+            Ok(Arc::new(StructArray::try_new(fields.clone(), children, source.nulls().cloned())?))
+        }
+        (DataType::List(_), DataType::List(element)) => {
+            let source = array.as_list::<i32>();
+            let values = adapt(source.values(), element)?;
+            let adapted = ListArray::try_new(Arc::clone(element), source.offsets().clone(), values, source.nulls().cloned())?;
+            Ok(Arc::new(adapted))
+        }
+        (DataType::Map(..), DataType::Map(entries, sorted)) => {
+            let source = array.as_map();
+            let DataType::Struct(pair) = entries.data_type() else {
+                return exec_err!("a map without entries");
+            };
+            let [key, value] = pair.as_ref() else {
+                return exec_err!("a map without keys and values");
+            };
+            let columns = vec![adapt(source.keys(), key)?, adapt(source.values(), value)?];
+            let pairs = StructArray::try_new(pair.clone(), columns, source.entries().nulls().cloned())?;
+            let adapted =
+                MapArray::try_new(Arc::clone(entries), source.offsets().clone(), pairs, source.nulls().cloned(), *sorted)?;
+            Ok(Arc::new(adapted))
+        }
+        (from, to) if from == to => Ok(Arc::clone(array)),
+        (_, to) => Ok(cast(array, to)?),
+    }
+}
+
+fn missing<T>(field: &Field) -> EngineResult<T> {
+    exec_err!("the data file lacks the required column `{}`", field.name())
+}
+
+/// Rows of a file in the table's schema.
+pub(super) fn adapt_batch(batch: &RecordBatch, schema: &SchemaRef) -> EngineResult<RecordBatch> {
+    let file = batch.schema();
+    let columns = schema.fields().iter().map(|field| match find(file.fields(), field) {
+        Some(index) => adapt(batch.column(index), field),
+        None if field.is_nullable() => Ok(new_null_array(field.data_type(), batch.num_rows())),
+        None => missing(field),
+    });
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect::<EngineResult<Vec<_>>>()?, &options)?)
+}
+
+/// Indexes of the file's top-level columns that the table's schema needs.
+pub(super) fn needed_columns(file: &ArrowSchema, schema: &SchemaRef) -> Vec<usize> {
+    schema.fields().iter().filter_map(|field| find(file.fields(), field)).collect()
+}
+
+/// Rewrites expressions over the table's schema into expressions over a file's.
+#[derive(Debug)]
+pub(super) struct FieldIdAdapterFactory;
+
+impl PhysicalExprAdapterFactory for FieldIdAdapterFactory {
+    fn create(&self, logical: SchemaRef, physical: SchemaRef) -> EngineResult<Arc<dyn PhysicalExprAdapter>> {
+        let columns = logical
+            .fields()
+            .iter()
+            .map(|field| (field.name().clone(), (Arc::clone(field), find(physical.fields(), field))))
+            .collect();
+        Ok(Arc::new(FieldIdAdapter { columns, physical }))
+    }
+}
+
+#[derive(Debug)]
+struct FieldIdAdapter {
+    columns: HashMap<String, (FieldRef, Option<usize>)>,
+    physical: SchemaRef,
+}
+
+impl FieldIdAdapter {
+    fn column(&self, column: &Column) -> EngineResult<Arc<dyn PhysicalExpr>> {
+        let (logical, index) = self
+            .columns
+            .get(column.name())
+            .ok_or_else(|| exec_datafusion_err!("the table has no column `{}`", column.name()))?;
+        let Some(index) = index else {
+            if !logical.is_nullable() {
+                return missing(logical);
+            }
+            return Ok(Arc::new(Literal::new(ScalarValue::try_new_null(logical.data_type())?)));
+        };
+        let file_field = self.physical.field(*index);
+        let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(file_field.name(), *index));
+        if same(file_field, logical) {
+            return Ok(column);
+        }
+        if file_field.data_type().is_nested() || logical.data_type().is_nested() {
+            return Ok(Arc::new(AdaptExpr { child: column, to: Arc::clone(logical) }));
+        }
+        Ok(Arc::new(CastExpr::new(column, logical.data_type().clone(), None)))
+    }
+}
+
+impl PhysicalExprAdapter for FieldIdAdapter {
+    fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> EngineResult<Arc<dyn PhysicalExpr>> {
+        let rewritten = expr.transform_up(|expr| match expr.downcast_ref::<Column>() {
+            Some(column) => Ok(Transformed::yes(self.column(column)?)),
+            None => Ok(Transformed::no(expr)),
+        });
+        rewritten.data()
+    }
+}
+
+/// A nested column of a file, rebuilt by field id.
+#[derive(Debug, Clone, Eq)]
+struct AdaptExpr {
+    child: Arc<dyn PhysicalExpr>,
+    to: FieldRef,
+}
+
+impl PartialEq for AdaptExpr {
+    fn eq(&self, other: &Self) -> bool {
+        self.child.eq(&other.child) && self.to == other.to
+    }
+}
+
+impl Hash for AdaptExpr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.child.hash(state);
+        self.to.hash(state);
+    }
+}
+
+impl fmt::Display for AdaptExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BY_FIELD_ID({} AS {})", self.child, self.to.name())
+    }
+}
+
+impl PhysicalExpr for AdaptExpr {
+    fn data_type(&self, _input: &ArrowSchema) -> EngineResult<DataType> {
+        Ok(self.to.data_type().clone())
+    }
+
+    fn nullable(&self, _input: &ArrowSchema) -> EngineResult<bool> {
+        Ok(self.to.is_nullable())
+    }
+
+    fn return_field(&self, _input: &ArrowSchema) -> EngineResult<FieldRef> {
+        Ok(Arc::clone(&self.to))
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> EngineResult<ColumnarValue> {
+        let array = self.child.evaluate(batch)?.into_array(batch.num_rows())?;
+        Ok(ColumnarValue::Array(adapt(&array, &self.to)?))
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.child]
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> EngineResult<Arc<dyn PhysicalExpr>> {
+        let child = children.pop().ok_or_else(|| exec_datafusion_err!("an adapted column without its column"))?;
+        Ok(Arc::new(Self { child, to: Arc::clone(&self.to) }))
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.child.fmt_sql(f)
+    }
+}

@@ -1,0 +1,93 @@
+use std::sync::Arc;
+
+use iceberg::spec::{ManifestContentType, Struct};
+use tarndb_catalog::{Error, Result};
+
+use super::deletes::{DeleteFile, DeleteIndex};
+use super::pruning::Pruner;
+use crate::manifest::{FileContent, FileFormat, ManifestColumns};
+use crate::table::Table;
+
+/// A data file to read, with the deletes that apply to it.
+#[derive(Debug, Clone)]
+pub(crate) struct ScanTask {
+    pub(crate) path: String,
+    pub(crate) file_size: u64,
+    pub(crate) record_count: u64,
+    pub(crate) spec_id: i32,
+    pub(crate) partition: Struct,
+    pub(crate) snapshot_id: i64,
+    pub(crate) deletes: Vec<Arc<DeleteFile>>,
+    /// The manifest that lists the file, and its row there: where its statistics are.
+    pub(crate) columns: Arc<ManifestColumns>,
+    pub(crate) row: usize,
+}
+
+/// What planning read and what it could leave out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PlanCounts {
+    pub(crate) manifests: usize,
+    pub(crate) manifests_pruned: usize,
+    pub(crate) files: usize,
+    pub(crate) files_pruned: usize,
+}
+
+/// The data files of the table's snapshot that the pruner keeps, in the order of the manifests.
+///
+/// # Errors
+/// `DataInvalid` for missing or damaged metadata, `Unsupported` for deletes or files that cannot be read.
+pub(crate) async fn plan(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, PlanCounts)> {
+    plan_inner(table, pruner).await.map_err(|e| e.with_context("table", table.ident().to_string()))
+}
+
+async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, PlanCounts)> {
+    let mut counts = PlanCounts::default();
+    let Some(snapshot) = table.snapshot() else {
+        return Ok((Vec::new(), counts));
+    };
+    let (metadata, manifests) = (table.metadata(), &table.env().manifests);
+    let list = manifests.manifest_list(metadata, snapshot).await?;
+    let (data, deletes): (Vec<_>, Vec<_>) =
+        list.iter().cloned().partition(|manifest| manifest.content == ManifestContentType::Data);
+    counts.manifests = data.len();
+    let keep = pruner.keep_manifests(metadata, &data)?;
+    let data: Vec<_> = data.into_iter().zip(keep).filter_map(|(manifest, keep)| keep.then_some(manifest)).collect();
+    counts.manifests_pruned = counts.manifests - data.len();
+
+    let mut index = DeleteIndex::default();
+    for (manifest, columns) in manifests.manifests(deletes).await? {
+        index.add(&manifest, &columns);
+    }
+    let mut tasks = Vec::new();
+    for (manifest, columns) in manifests.manifests(data).await? {
+        let is_live = |row: &usize| {
+            columns.entries().get(*row).is_some_and(|entry| entry.is_live() && entry.content == FileContent::Data)
+        };
+        let live: Vec<usize> = (0..columns.entries().len()).filter(is_live).collect();
+        counts.files += live.len();
+        let keep = pruner.keep_files(metadata, manifest.partition_spec_id, &columns, &live)?;
+        for (row, keep) in live.into_iter().zip(keep) {
+            let Some(entry) = columns.entries().get(row).filter(|_| keep) else {
+                counts.files_pruned += 1;
+                continue;
+            };
+            if entry.format != FileFormat::Parquet {
+                return Err(Error::unsupported(format!("data files of the format {:?} cannot be read yet", entry.format))
+                    .with_context("file", entry.path.clone()));
+            }
+            let spec_id = manifest.partition_spec_id;
+            tasks.push(ScanTask {
+                path: entry.path.clone(),
+                file_size: entry.file_size,
+                record_count: entry.record_count,
+                spec_id,
+                partition: entry.partition.clone(),
+                snapshot_id: entry.snapshot_id,
+                deletes: index.of(&entry.path, spec_id, &entry.partition, entry.sequence_number)?,
+                columns: Arc::clone(&columns),
+                row,
+            });
+        }
+    }
+    Ok((tasks, counts))
+}

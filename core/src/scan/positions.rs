@@ -1,0 +1,189 @@
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema as ArrowSchema, SchemaRef};
+use datafusion::common::Result as EngineResult;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
+use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
+use tarndb_catalog::{Error, Result, Storage};
+
+use super::deletes::{DeleteLoader, selectors};
+use super::field_ids;
+use super::plan::ScanTask;
+use crate::error::to_engine_error;
+
+/// The column with the location of a row's file, in scans for row-level changes.
+pub(crate) const FILE_COLUMN: &str = "_tarndb_file";
+/// The column with a row's position in its file.
+pub(crate) const POSITION_COLUMN: &str = "_tarndb_pos";
+
+/// The live rows of one data file in the table's schema (the engine's form, or a projection of it); with `with_positions`,
+/// file and position of each row follow.
+///
+/// # Errors
+/// `DataInvalid`, naming the file, when it or one of its delete files is missing or damaged.
+pub(crate) async fn open_rows(
+    storage: &Storage,
+    deletes: &DeleteLoader,
+    task: &ScanTask,
+    schema: &SchemaRef,
+    with_positions: bool,
+    batch_size: usize,
+) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let path = task.path.clone();
+    let unreadable = move |e: Box<dyn std::error::Error + Send + Sync>| {
+        let missing = e.to_string().contains("not found");
+        let what = if missing { "data file is missing" } else { "data file cannot be read" };
+        Error::data_invalid(what).with_context("file", path.clone()).with_source(e)
+    };
+    let parquet = |e: parquet::errors::ParquetError| unreadable(e.into());
+    let deleted = deletes.positions(task).await?;
+    let reader = ParquetObjectReader::new(storage.object_store(), storage.path(&task.path)?).with_file_size(task.file_size);
+    let mut options = ArrowReaderOptions::new();
+    if with_positions {
+        let position = Field::new(POSITION_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
+        options = options.with_virtual_columns(vec![Arc::new(position)]).map_err(parquet)?;
+    }
+    let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await.map_err(parquet)?;
+    let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let roots = field_ids::needed_columns(builder.schema(), schema);
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let mut builder = builder.with_projection(mask).with_batch_size(batch_size);
+    if !deleted.is_empty() {
+        builder = builder.with_row_selection(RowSelection::from(selectors(&deleted, 0, rows)));
+    }
+    let batches = builder.build().map_err(parquet)?;
+    let (schema, location) = (Arc::clone(schema), task.path.clone());
+    let adapted = batches.map_err(move |e| unreadable(e.into())).and_then(move |batch| {
+        let adapted = complete(&batch, &schema, &location, with_positions);
+        futures::future::ready(adapted.map_err(|e| crate::error::engine_error(e).with_context("file", location.clone())))
+    });
+    Ok(adapted.boxed())
+}
+
+fn complete(batch: &RecordBatch, schema: &SchemaRef, location: &str, with_positions: bool) -> EngineResult<RecordBatch> {
+    let adapted = field_ids::adapt_batch(batch, schema)?;
+    if !with_positions {
+        return Ok(adapted);
+    }
+    let file: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(location, batch.num_rows())));
+    let position = batch.column_by_name(POSITION_COLUMN).cloned();
+    let position = position.ok_or_else(|| datafusion::common::exec_datafusion_err!("the reader gave no row positions"))?;
+    let mut columns = adapted.columns().to_vec();
+    columns.extend([file, position]);
+    Ok(RecordBatch::try_new(with_position_columns(schema), columns)?)
+}
+
+fn with_position_columns(schema: &SchemaRef) -> SchemaRef {
+    let mut fields: Vec<FieldRef> = schema.fields().to_vec();
+    fields.push(Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false)));
+    fields.push(Arc::new(Field::new(POSITION_COLUMN, DataType::Int64, false)));
+    Arc::new(ArrowSchema::new(fields))
+}
+
+/// Reads live rows with their file and position: the input of row-level changes.
+#[derive(Debug)]
+pub(crate) struct PositionScanExec {
+    storage: Storage,
+    deletes: Arc<DeleteLoader>,
+    groups: Vec<Vec<ScanTask>>,
+    /// The table's columns that are read.
+    schema: SchemaRef,
+    /// Indexes of the output in `schema` plus the two position columns.
+    output: Vec<usize>,
+    properties: Arc<PlanProperties>,
+}
+
+impl PositionScanExec {
+    /// `table_schema` is the engine's; `projection` indexes it with the two position columns at its end.
+    pub(crate) fn try_new(
+        storage: Storage,
+        table_schema: &SchemaRef,
+        projection: Option<&Vec<usize>>,
+        tasks: Vec<ScanTask>,
+        partitions: usize,
+    ) -> Result<Self> {
+        let width = table_schema.fields().len();
+        let all: Vec<usize> = (0..width + 2).collect();
+        let projection = projection.unwrap_or(&all);
+        let mut read: Vec<usize> = projection.iter().copied().filter(|index| *index < width).collect();
+        read.sort_unstable();
+        read.dedup();
+        let project = |e| Error::internal("a projection of the table does not fit").with_source(e);
+        let schema = Arc::new(table_schema.project(&read).map_err(project)?);
+        let output: Vec<usize> = projection
+            .iter()
+            .map(|index| read.iter().position(|column| column == index).unwrap_or(read.len() + index.saturating_sub(width)))
+            .collect();
+        let output_schema = Arc::new(with_position_columns(&schema).project(&output).map_err(project)?);
+        let mut groups: Vec<(u64, Vec<ScanTask>)> = vec![(0, Vec::new()); partitions.max(1)];
+        for task in tasks {
+            if let Some((bytes, group)) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
+                *bytes += task.file_size;
+                group.push(task);
+            }
+        }
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(output_schema),
+            Partitioning::UnknownPartitioning(groups.len()),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Ok(Self {
+            deletes: Arc::new(DeleteLoader::new(storage.clone())),
+            storage,
+            groups: groups.into_iter().map(|(_, group)| group).collect(),
+            schema,
+            output,
+            properties: Arc::new(properties),
+        })
+    }
+}
+
+impl DisplayAs for PositionScanExec {
+    fn fmt_as(&self, _t: DisplayFormatType, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PositionScanExec: files={}", self.groups.iter().map(Vec::len).sum::<usize>())
+    }
+}
+
+impl ExecutionPlan for PositionScanExec {
+    fn name(&self) -> &'static str {
+        "PositionScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> EngineResult<SendableRecordBatchStream> {
+        let tasks = self.groups.get(partition).cloned().unwrap_or_default();
+        let (storage, deletes, schema) = (self.storage.clone(), Arc::clone(&self.deletes), Arc::clone(&self.schema));
+        let output = self.output.clone();
+        let batch_size = context.session_config().batch_size();
+        let rows = stream::iter(tasks)
+            .then(move |task| {
+                let (storage, deletes, schema) = (storage.clone(), Arc::clone(&deletes), Arc::clone(&schema));
+                async move { open_rows(&storage, &deletes, &task, &schema, true, batch_size).await }
+            })
+            .try_flatten()
+            .map_err(to_engine_error)
+            .and_then(move |batch| futures::future::ready(batch.project(&output).map_err(Into::into)));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
+    }
+}

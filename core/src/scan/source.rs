@@ -1,0 +1,330 @@
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result as EngineResult, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
+};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder};
+use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
+use datafusion_datasource::morsel::{MorselPlan, MorselPlanner, Morselizer};
+use datafusion::catalog::Session;
+use object_store::{ObjectMeta, ObjectStore};
+use tarndb_catalog::Result;
+
+use super::deletes::{DeleteLoader, access_plan};
+use super::field_ids::FieldIdAdapterFactory;
+use super::plan::{PlanCounts, ScanTask};
+use super::statistics;
+use crate::error::{engine_error, to_engine_error};
+use crate::table::Table;
+
+/// Deletes of a data file, read when the file is opened.
+#[derive(Debug)]
+struct PendingDeletes {
+    loader: Arc<DeleteLoader>,
+    task: ScanTask,
+}
+
+/// What a scan of planned files needs to know.
+pub(crate) struct ScanRequest<'a> {
+    pub(crate) table: &'a Table,
+    pub(crate) schema: SchemaRef,
+    pub(crate) projection: Option<&'a Vec<usize>>,
+    /// Names of the columns whose statistics the optimizer can use.
+    pub(crate) limit: Option<usize>,
+    pub(crate) store_url: ObjectStoreUrl,
+}
+
+/// A plan that reads the files of `tasks`.
+pub(crate) fn scan_exec(
+    session: &dyn Session,
+    request: ScanRequest<'_>,
+    tasks: Vec<ScanTask>,
+    counts: PlanCounts,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let ScanRequest { table, schema, projection, limit, store_url } = request;
+    let mut needed = vec![projection.is_none(); schema.fields().len()];
+    for index in projection.into_iter().flatten() {
+        if let Some(slot) = needed.get_mut(*index) {
+            *slot = true;
+        }
+    }
+    let (per_file, total) = statistics::of_scan(table, &schema, &needed, &tasks);
+    let groups = file_groups(table, session.config().target_partitions(), tasks, per_file)?;
+
+    let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
+    let readers: Arc<dyn ParquetFileReaderFactory> =
+        Arc::new(CachedParquetFileReaderFactory::new(table.env().storage.object_store(), cache));
+    let parquet = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&schema)))
+        .with_table_parquet_options(session.config().options().execution.parquet.clone().into_table_options())
+        .with_parquet_file_reader_factory(Arc::clone(&readers));
+    let metrics = parquet.metrics();
+    for (name, count) in [
+        ("iceberg_manifests", counts.manifests),
+        ("iceberg_manifests_pruned", counts.manifests_pruned),
+        ("iceberg_files", counts.files),
+        ("iceberg_files_pruned", counts.files_pruned),
+    ] {
+        MetricBuilder::new(metrics).global_counter(name).add(count);
+    }
+    let source = IcebergSource { inner: Arc::new(parquet), readers, schema: Arc::clone(&schema) };
+    let config = FileScanConfigBuilder::new(store_url, Arc::new(source))
+        .with_file_groups(groups)
+        .with_statistics(total)
+        .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory)))
+        .with_projection_indices(projection.cloned())
+        .map_err(engine_error)?
+        .with_limit(limit)
+        .build();
+    Ok(DataSourceExec::from_data_source(config))
+}
+
+trait IntoTableOptions {
+    fn into_table_options(self) -> datafusion::common::config::TableParquetOptions;
+}
+
+impl IntoTableOptions for datafusion::common::config::ParquetOptions {
+    fn into_table_options(self) -> datafusion::common::config::TableParquetOptions {
+        datafusion::common::config::TableParquetOptions { global: self, ..Default::default() }
+    }
+}
+
+/// Files in as many groups as there are partitions, of about equal size.
+fn file_groups(
+    table: &Table,
+    partitions: usize,
+    tasks: Vec<ScanTask>,
+    statistics: Vec<Option<Statistics>>,
+) -> Result<Vec<FileGroup>> {
+    let loader = Arc::new(DeleteLoader::new(table.env().storage.clone()));
+    let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); partitions.max(1).min(tasks.len())];
+    for (task, statistics) in tasks.into_iter().zip(statistics) {
+        let meta = ObjectMeta {
+            location: table.env().storage.path(&task.path)?,
+            // Data files are immutable, which makes their footers cacheable for ever.
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: task.file_size,
+            e_tag: None,
+            version: None,
+        };
+        let size = task.file_size;
+        let mut file = PartitionedFile::new_from_meta(meta);
+        if let Some(statistics) = statistics {
+            file = file.with_statistics(Arc::new(statistics));
+        }
+        if !task.deletes.is_empty() {
+            file = file.with_extension(PendingDeletes { loader: Arc::clone(&loader), task });
+        }
+        if let Some((bytes, group)) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
+            *bytes += size;
+            group.push(file);
+        }
+    }
+    Ok(groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect())
+}
+
+/// DataFusion's Parquet source with what it lacks for Iceberg tables:
+///
+/// * position deletes become row selections when a file is opened;
+/// * `LIMIT` is kept from the opener, which would otherwise replace those selections by whole row groups;
+/// * filters over floats are kept from it, because Parquet's statistics leave NaN out, and filters over nested columns,
+///   which it can lose after they were rewritten for the file.
+#[derive(Clone)]
+struct IcebergSource {
+    inner: Arc<dyn FileSource>,
+    readers: Arc<dyn ParquetFileReaderFactory>,
+    schema: SchemaRef,
+}
+
+impl IcebergSource {
+    fn wrap(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
+        Arc::new(Self { inner, ..self.clone() })
+    }
+
+    fn can_push(&self, filter: &Arc<dyn PhysicalExpr>) -> bool {
+        let mut safe = true;
+        let walked = filter.apply(|expr| {
+            if let Some(column) = expr.downcast_ref::<Column>() {
+                let data_type = self.schema.field_with_name(column.name()).map(|field| field.data_type());
+                safe &= data_type.is_ok_and(|data_type| {
+                    !data_type.is_nested()
+                        && !matches!(data_type, DataType::Float16 | DataType::Float32 | DataType::Float64)
+                });
+            }
+            Ok(if safe { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+        });
+        safe && walked.is_ok()
+    }
+}
+
+impl FileSource for IcebergSource {
+    fn create_file_opener(
+        &self,
+        object_store: Arc<dyn ObjectStore>,
+        base_config: &FileScanConfig,
+        partition: usize,
+    ) -> EngineResult<Arc<dyn FileOpener>> {
+        self.inner.create_file_opener(object_store, base_config, partition)
+    }
+
+    fn create_morselizer(
+        &self,
+        object_store: Arc<dyn ObjectStore>,
+        base_config: &FileScanConfig,
+        partition: usize,
+    ) -> EngineResult<Box<dyn Morselizer>> {
+        let mut config = base_config.clone();
+        config.limit = None;
+        let inner = self.inner.create_morselizer(object_store, &config, partition)?;
+        Ok(Box::new(DeleteMorselizer {
+            inner: Arc::from(inner),
+            readers: Arc::clone(&self.readers),
+            metrics: self.inner.metrics().clone(),
+            partition,
+        }))
+    }
+
+    fn table_schema(&self) -> &TableSchema {
+        self.inner.table_schema()
+    }
+
+    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
+        self.wrap(self.inner.with_batch_size(batch_size))
+    }
+
+    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        self.inner.filter()
+    }
+
+    fn projection(&self) -> Option<&ProjectionExprs> {
+        self.inner.projection()
+    }
+
+    fn metrics(&self) -> &ExecutionPlanMetricsSet {
+        self.inner.metrics()
+    }
+
+    fn file_type(&self) -> &str {
+        self.inner.file_type()
+    }
+
+    fn fmt_extra(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt_extra(t, f)
+    }
+
+    fn repartitioned(
+        &self,
+        target_partitions: usize,
+        repartition_file_min_size: usize,
+        output_ordering: Option<LexOrdering>,
+        config: &FileScanConfig,
+    ) -> EngineResult<Option<FileScanConfig>> {
+        self.inner.repartitioned(target_partitions, repartition_file_min_size, output_ordering, config)
+    }
+
+    fn try_pushdown_filters(
+        &self,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> EngineResult<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        let pushable: Vec<bool> = filters.iter().map(|filter| self.can_push(filter)).collect();
+        let safe = filters.iter().zip(&pushable).filter(|(_, push)| **push).map(|(filter, _)| Arc::clone(filter)).collect();
+        let answer = self.inner.try_pushdown_filters(safe, config)?;
+        let mut answers = answer.filters.into_iter();
+        let merged = pushable.into_iter().map(|push| if push { answers.next().unwrap_or(PushedDown::No) } else { PushedDown::No });
+        let mut result = FilterPushdownPropagation::with_parent_pushdown_result(merged.collect());
+        if let Some(inner) = answer.updated_node {
+            result = result.with_updated_node(self.wrap(inner));
+        }
+        Ok(result)
+    }
+
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+        eq_properties: &EquivalenceProperties,
+    ) -> EngineResult<SortOrderPushdownResult<Arc<dyn FileSource>>> {
+        Ok(match self.inner.try_pushdown_sort(order, eq_properties)? {
+            SortOrderPushdownResult::Exact { inner } => SortOrderPushdownResult::Exact { inner: self.wrap(inner) },
+            SortOrderPushdownResult::Inexact { inner } => SortOrderPushdownResult::Inexact { inner: self.wrap(inner) },
+            SortOrderPushdownResult::Unsupported => SortOrderPushdownResult::Unsupported,
+        })
+    }
+
+    fn reorder_files(&self, files: Vec<PartitionedFile>) -> Vec<PartitionedFile> {
+        self.inner.reorder_files(files)
+    }
+
+    fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> EngineResult<Option<Arc<dyn FileSource>>> {
+        Ok(self.inner.try_pushdown_projection(projection)?.map(|inner| self.wrap(inner)))
+    }
+}
+
+/// Hands files with deletes to the inner morselizer together with the rows that are left of them.
+#[derive(Debug)]
+struct DeleteMorselizer {
+    inner: Arc<dyn Morselizer>,
+    readers: Arc<dyn ParquetFileReaderFactory>,
+    metrics: ExecutionPlanMetricsSet,
+    partition: usize,
+}
+
+impl Morselizer for DeleteMorselizer {
+    fn plan_file(&self, file: PartitionedFile) -> EngineResult<Box<dyn MorselPlanner>> {
+        if file.extension::<PendingDeletes>().is_none() {
+            return self.inner.plan_file(file);
+        }
+        Ok(Box::new(DeletePlanner {
+            inner: Arc::clone(&self.inner),
+            readers: Arc::clone(&self.readers),
+            metrics: self.metrics.clone(),
+            partition: self.partition,
+            file,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct DeletePlanner {
+    inner: Arc<dyn Morselizer>,
+    readers: Arc<dyn ParquetFileReaderFactory>,
+    metrics: ExecutionPlanMetricsSet,
+    partition: usize,
+    file: PartitionedFile,
+}
+
+impl DeletePlanner {
+    async fn open(self) -> EngineResult<Box<dyn MorselPlanner>> {
+        let Some(pending) = self.file.extension::<PendingDeletes>() else {
+            return self.inner.plan_file(self.file);
+        };
+        let deleted = pending.loader.positions(&pending.task).await.map_err(to_engine_error)?;
+        if deleted.is_empty() {
+            return self.inner.plan_file(self.file);
+        }
+        // Only the footer tells how many rows each row group has; the opener finds it in the cache.
+        let mut reader = self.readers.create_reader(self.partition, self.file.clone(), None, &self.metrics)?;
+        let footer = reader.get_metadata(None).await?;
+        self.inner.plan_file(self.file.with_extension(access_plan(&footer, &deleted)))
+    }
+}
+
+impl MorselPlanner for DeletePlanner {
+    fn plan(self: Box<Self>) -> EngineResult<Option<MorselPlan>> {
+        Ok(Some(MorselPlan::new().with_pending_planner(self.open())))
+    }
+}

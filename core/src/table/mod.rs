@@ -1,0 +1,112 @@
+//! Tables and their snapshots.
+
+mod environment;
+pub(crate) mod properties;
+mod schema;
+pub mod inspect;
+pub(crate) mod time_travel;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef as ArrowSchemaRef;
+use iceberg::TableIdent;
+use iceberg::spec::{FormatVersion, Schema, Snapshot, SnapshotRef, TableMetadata};
+use tarndb_catalog::{Error, LoadedTable, Result};
+
+pub(crate) use environment::Environment;
+pub(crate) use schema::{arrow_schema, engine_schema, iceberg_type};
+pub use time_travel::Version;
+
+/// A table at one moment: immutable metadata and the snapshot that is read.
+///
+/// What others commit later does not show here; load the table again to see it.
+#[derive(Debug, Clone)]
+pub struct Table {
+    env: Arc<Environment>,
+    loaded: LoadedTable,
+    snapshot: Option<SnapshotRef>,
+    schema: Arc<Schema>,
+}
+
+impl Table {
+    pub(crate) fn new(env: Arc<Environment>, loaded: LoadedTable) -> Self {
+        let snapshot = loaded.metadata.current_snapshot().cloned();
+        let schema = Arc::clone(loaded.metadata.current_schema());
+        Self { env, loaded, snapshot, schema }
+    }
+
+    /// The table as an earlier snapshot left it, with the schema that was current then.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such version.
+    pub fn at(&self, version: &Version) -> Result<Self> {
+        let snapshot = time_travel::resolve(self.metadata(), version)
+            .map_err(|e| e.with_context("table", self.ident().to_string()))?;
+        let schema = snapshot.schema(self.metadata())?;
+        Ok(Self { snapshot: Some(snapshot), schema, ..self.clone() })
+    }
+
+    /// Name of the table.
+    pub fn ident(&self) -> &TableIdent {
+        &self.loaded.ident
+    }
+
+    /// The table's metadata, all snapshots included.
+    pub fn metadata(&self) -> &Arc<TableMetadata> {
+        &self.loaded.metadata
+    }
+
+    /// Location of the metadata file.
+    pub fn metadata_location(&self) -> &str {
+        &self.loaded.metadata_location
+    }
+
+    /// The table's own folder.
+    pub fn location(&self) -> &str {
+        self.metadata().location()
+    }
+
+    /// The snapshot that this table reads; `None` while nothing was ever committed.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_deref()
+    }
+
+    /// The schema of that snapshot.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// The schema in Arrow, with `PARQUET:field_id` on every field.
+    ///
+    /// # Errors
+    /// `Unsupported` for types that Arrow lacks.
+    pub fn arrow_schema(&self) -> Result<ArrowSchemaRef> {
+        arrow_schema(&self.schema)
+    }
+
+    pub(crate) fn env(&self) -> &Arc<Environment> {
+        &self.env
+    }
+
+    pub(crate) fn loaded(&self) -> &LoadedTable {
+        &self.loaded
+    }
+
+    /// The state that the catalog has now.
+    pub(crate) async fn refresh(&self) -> Result<Self> {
+        let loaded = self.env.catalog.load_table(self.ident()).await?;
+        Ok(Self::new(Arc::clone(&self.env), loaded))
+    }
+
+    /// Refuses to change tables of a format version whose rules for writers are not implemented.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        match self.metadata().format_version() {
+            FormatVersion::V2 => Ok(()),
+            other => Err(Error::unsupported(format!(
+                "tables of format version {} can be read but not changed yet: use format version 2",
+                other as u8
+            ))
+            .with_context("table", self.ident().to_string())),
+        }
+    }
+}

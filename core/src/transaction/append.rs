@@ -1,0 +1,39 @@
+use async_trait::async_trait;
+use iceberg::spec::{Operation, TableMetadata};
+use tarndb_catalog::Result;
+
+use super::snapshot::{SnapshotChange, SnapshotProducer};
+use super::{Action, Attempt, WrittenFile};
+use crate::table::Table;
+
+/// Adds data files. Conflicts with nothing.
+#[derive(Debug)]
+pub(crate) struct Append {
+    producer: SnapshotProducer,
+}
+
+impl Append {
+    pub(crate) fn new(table: &Table, files: Vec<WrittenFile>) -> Self {
+        let change = SnapshotChange { added_data: files, ..SnapshotChange::new(Operation::Append) };
+        Self { producer: SnapshotProducer::new(table, change) }
+    }
+}
+
+#[async_trait]
+impl Action for Append {
+    async fn validate(&self, _attempt: &Attempt<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn apply(&mut self, attempt: &mut Attempt<'_>) -> Result<()> {
+        self.producer.apply(attempt).await
+    }
+
+    fn is_in(&self, metadata: &TableMetadata) -> bool {
+        self.producer.is_in(metadata)
+    }
+
+    fn new_files(&self) -> Vec<String> {
+        self.producer.new_files()
+    }
+}

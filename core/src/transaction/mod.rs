@@ -1,0 +1,217 @@
+//! Changes to tables, committed optimistically.
+//!
+//! A [`Transaction`] starts from a table as it was when it was loaded. Its [`Action`]s say what changes, as data. The
+//! commit loop, the same for every action, does the rest:
+//!
+//! 1. refresh: load the table's current state from the catalog;
+//! 2. validate: each action checks what others committed since the start (`CommitConflict` when it cannot hold);
+//! 3. apply: each action adds requirements and updates; [`snapshot::SnapshotProducer`] makes the manifests;
+//! 4. commit: the catalog makes files durable, then moves the table, or answers with a conflict;
+//! 5. a conflict starts again at 1 after a jittered pause, until the timeout; manifests that still fit are reused;
+//! 6. an unknown outcome is probed: only when the table shows that the attempt took effect, or that it never can,
+//!    does the loop go on. Otherwise the caller is told `CommitStateUnknown` and nothing is deleted;
+//! 7. on known failure the files of this transaction are deleted, and no others.
+
+mod append;
+mod delete_files;
+mod expire_snapshots;
+mod history;
+mod manifest_filter;
+mod manifest_merge;
+mod manifest_write;
+mod retry;
+mod rewrite_files;
+mod row_delta;
+mod snapshot;
+mod summary;
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use iceberg::spec::{DataFile, TableMetadata};
+use iceberg::{TableRequirement, TableUpdate};
+use tarndb_catalog::{CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Result, TableCommit};
+
+pub(crate) use append::Append;
+pub(crate) use manifest_write::schema_for_spec;
+pub(crate) use delete_files::DeleteFiles;
+pub(crate) use expire_snapshots::ExpireSnapshots;
+pub(crate) use rewrite_files::RewriteFiles;
+pub(crate) use row_delta::{ConflictFilter, RowDelta};
+
+use crate::table::{Environment, Table};
+use retry::Backoff;
+
+/// A data or delete file that was written and is not yet part of a table.
+#[derive(Debug, Clone)]
+pub(crate) struct WrittenFile {
+    /// The partition spec by which it was written.
+    pub(crate) spec_id: i32,
+    pub(crate) file: DataFile,
+}
+
+/// Who waits for the commit, which decides for how long it is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    User,
+    Upkeep,
+}
+
+/// One kind of change.
+#[async_trait]
+pub(crate) trait Action: Debug + Send + Sync {
+    /// Checks that the change still means what it meant at the transaction's start.
+    async fn validate(&self, attempt: &Attempt<'_>) -> Result<()>;
+
+    /// Adds what the change requires and updates to the attempt.
+    async fn apply(&mut self, attempt: &mut Attempt<'_>) -> Result<()>;
+
+    /// Whether the table shows that an attempt of this action took effect.
+    fn is_in(&self, metadata: &TableMetadata) -> bool;
+
+    /// The data and delete files that come into the table with this action.
+    fn new_files(&self) -> Vec<String>;
+}
+
+/// One round of the commit loop.
+pub(crate) struct Attempt<'a> {
+    pub(crate) env: &'a Environment,
+    /// The table now.
+    pub(crate) current: Arc<TableMetadata>,
+    pub(crate) requirements: Vec<TableRequirement>,
+    pub(crate) updates: Vec<TableUpdate>,
+    pub(crate) files: Vec<NewFile>,
+}
+
+/// The state of a table after a commit.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    pub(crate) table: LoadedTable,
+    /// How many attempts it took.
+    pub(crate) attempts: u32,
+}
+
+/// Collects actions on one table and commits them.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    env: Arc<Environment>,
+    start: LoadedTable,
+    actions: Vec<Box<dyn Action>>,
+    caller: Caller,
+}
+
+impl Transaction {
+    /// Starts from the state of `table`.
+    pub(crate) fn new(table: &Table, caller: Caller) -> Self {
+        Self { env: Arc::clone(table.env()), start: table.loaded().clone(), actions: Vec::new(), caller }
+    }
+
+    pub(crate) fn with(mut self, action: impl Action + 'static) -> Self {
+        self.actions.push(Box::new(action));
+        self
+    }
+
+    /// Commits. See the module for what happens.
+    ///
+    /// # Errors
+    /// `CommitConflict` when another writer's change makes this one wrong, or when the time is over;
+    /// `CommitStateUnknown`; `NotFound` when the table was dropped; the storage's and the catalog's.
+    pub(crate) async fn commit(mut self) -> Result<Committed> {
+        let mut written = BTreeSet::new();
+        match self.run(&mut written).await {
+            Ok((committed, used)) => {
+                let unused: Vec<String> = written.difference(&used).cloned().collect();
+                self.discard(unused).await;
+                Ok(committed)
+            }
+            Err(error) if error.kind() == ErrorKind::CommitStateUnknown => Err(error),
+            Err(error) => {
+                let own = self.actions.iter().flat_map(|action| action.new_files());
+                let files: Vec<String> = own.chain(written).collect();
+                self.discard(files).await;
+                Err(error.with_context("table", self.start.ident.to_string()))
+            }
+        }
+    }
+
+    async fn discard(&self, files: Vec<String>) {
+        for (location, error) in self.env.storage.delete_all(files).await {
+            tracing::warn!(location, %error, "a file of a commit that did not happen stays behind as an orphan");
+        }
+    }
+
+    async fn run(&mut self, written: &mut BTreeSet<String>) -> Result<(Committed, BTreeSet<String>)> {
+        let mut backoff = Backoff::new(&self.start.metadata, self.caller)?;
+        loop {
+            let base = self.env.catalog.load_table(&self.start.ident).await?;
+            if base.metadata.uuid() != self.start.metadata.uuid() {
+                return Err(Error::new(ErrorKind::CommitConflict, "the table was dropped and created again"));
+            }
+            let mut attempt = Attempt {
+                env: &self.env,
+                current: Arc::clone(&base.metadata),
+                requirements: vec![TableRequirement::UuidMatch { uuid: base.metadata.uuid() }],
+                updates: Vec::new(),
+                files: Vec::new(),
+            };
+            for action in &mut self.actions {
+                action.validate(&attempt).await?;
+                action.apply(&mut attempt).await?;
+            }
+            if attempt.updates.is_empty() {
+                return Ok((Committed { table: base, attempts: backoff.attempts() }, BTreeSet::new()));
+            }
+            let used: BTreeSet<String> = attempt.files.iter().map(|file| file.location.clone()).collect();
+            written.extend(used.iter().cloned());
+            let commit = TableCommit {
+                ident: self.start.ident.clone(),
+                requirements: attempt.requirements,
+                updates: attempt.updates,
+                files: attempt.files,
+            };
+            let attempts = backoff.attempts();
+            match self.env.catalog.commit(vec![commit]).await? {
+                CommitOutcome::Committed(mut tables) => {
+                    let table = tables.pop().ok_or_else(|| Error::internal("a commit returned no table"))?;
+                    return Ok((Committed { table, attempts }, used));
+                }
+                CommitOutcome::Conflict { reason, .. } => backoff.pause(self.env.storage.ids(), &reason).await?,
+                CommitOutcome::Unknown(error) => {
+                    if let Some(table) = self.probe(&base, error).await? {
+                        return Ok((Committed { table, attempts }, used));
+                    }
+                    backoff.pause(self.env.storage.ids(), "an attempt failed in the catalog").await?;
+                }
+            }
+        }
+    }
+
+    /// Finds out what became of an attempt on `base` whose outcome is unknown: the table when it took effect, `None`
+    /// when another commit took its place, so that it never can.
+    async fn probe(&self, base: &LoadedTable, cause: Error) -> Result<Option<LoadedTable>> {
+        const PROBES: u32 = 5;
+        let unknown = |cause: Error| {
+            Error::new(
+                ErrorKind::CommitStateUnknown,
+                format!("whether the commit to `{}` took effect is not known: look at the table before trying again", base.ident),
+            )
+            .with_source(cause)
+        };
+        let mut backoff = Backoff::for_probes(PROBES);
+        loop {
+            if let Ok(now) = self.env.catalog.load_table(&base.ident).await {
+                if self.actions.iter().all(|action| action.is_in(&now.metadata)) {
+                    return Ok(Some(now));
+                }
+                if now.metadata_location != base.metadata_location {
+                    return Ok(None);
+                }
+            }
+            if backoff.pause(self.env.storage.ids(), "the catalog does not answer").await.is_err() {
+                return Err(unknown(cause));
+            }
+        }
+    }
+}

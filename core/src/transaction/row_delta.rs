@@ -1,0 +1,85 @@
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use iceberg::spec::{Operation, TableMetadata};
+use tarndb_catalog::{Error, ErrorKind, Result};
+
+use super::history::changes_since;
+use super::snapshot::{SnapshotChange, SnapshotProducer};
+use super::{Action, Attempt, WrittenFile};
+use crate::manifest::Entry;
+use crate::table::Table;
+
+/// Decides whether a data file that someone else added could hold rows that the change is about.
+pub(crate) type ConflictFilter = Box<dyn Fn(&crate::manifest::ManifestColumns, usize, &Entry) -> bool + Send + Sync>;
+
+/// Adds position delete files and removes whole data files in one snapshot: a merge-on-read `DELETE`.
+///
+/// Conflicts with commits that removed a data file which the deletes are about (a compaction, another delete), and,
+/// under serializable isolation, with commits that added rows which the delete would have had to see.
+pub(crate) struct RowDelta {
+    producer: SnapshotProducer,
+    referenced: HashSet<String>,
+    start_snapshot_id: Option<i64>,
+    added_rows_conflict: Option<ConflictFilter>,
+}
+
+impl std::fmt::Debug for RowDelta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RowDelta").field("producer", &self.producer).finish_non_exhaustive()
+    }
+}
+
+impl RowDelta {
+    /// `referenced` are the data files that `deletes` are about.
+    pub(crate) fn new(table: &Table, deletes: Vec<WrittenFile>, referenced: HashSet<String>, removed: HashSet<String>) -> Self {
+        let operation = if deletes.is_empty() { Operation::Delete } else { Operation::Overwrite };
+        let change = SnapshotChange { added_deletes: deletes, removed_data: removed, ..SnapshotChange::new(operation) };
+        Self {
+            start_snapshot_id: table.snapshot().map(|s| s.snapshot_id()),
+            producer: SnapshotProducer::new(table, change),
+            referenced,
+            added_rows_conflict: None,
+        }
+    }
+
+    /// Serializable isolation: data files added by others conflict when `filter` says so.
+    pub(crate) fn with_serializable(mut self, filter: ConflictFilter) -> Self {
+        self.added_rows_conflict = Some(filter);
+        self
+    }
+}
+
+#[async_trait]
+impl Action for RowDelta {
+    async fn validate(&self, attempt: &Attempt<'_>) -> Result<()> {
+        let changes = changes_since(attempt, self.start_snapshot_id).await?;
+        if let Some(path) = changes.removed_data.iter().find(|path| self.referenced.contains(*path)) {
+            return Err(Error::new(ErrorKind::CommitConflict, "another writer removed a file whose rows were to be deleted")
+                .with_context("file", path.clone()));
+        }
+        if let Some(filter) = &self.added_rows_conflict {
+            for (columns, row) in &changes.added_data {
+                if let Some(entry) = columns.entries().get(*row)
+                    && filter(columns, *row, entry)
+                {
+                    return Err(Error::new(ErrorKind::CommitConflict, "another writer added rows that may have to be deleted")
+                        .with_context("file", entry.path.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, attempt: &mut Attempt<'_>) -> Result<()> {
+        self.producer.apply(attempt).await
+    }
+
+    fn is_in(&self, metadata: &TableMetadata) -> bool {
+        self.producer.is_in(metadata)
+    }
+
+    fn new_files(&self) -> Vec<String> {
+        self.producer.new_files()
+    }
+}

@@ -1,0 +1,97 @@
+//! Writing data and delete files.
+//!
+//! * [`conform`]: batches of users in the table's schema, or an error that names the column.
+//! * [`partition`]: batches split by partition values, for all transforms.
+//! * [`rolling`]: Parquet files of the target size, with statistics of our own.
+//! * [`column_statistics`]: exact bounds, NULL and NaN counts.
+//! * [`position_delete`]: position delete files, one per data file.
+
+mod column_statistics;
+mod conform;
+mod partition;
+mod position_delete;
+mod rolling;
+
+use std::collections::HashMap;
+
+use arrow::array::RecordBatch;
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
+use iceberg::spec::Struct;
+use tarndb_catalog::Result;
+
+pub(crate) use column_statistics::{successor, successor_bytes};
+pub(crate) use conform::{Matching, conform};
+pub(crate) use position_delete::{DeletedRows, write_position_deletes};
+
+use crate::table::Table;
+use crate::transaction::WrittenFile;
+use partition::PartitionSplitter;
+use rolling::RollingWriter;
+
+/// Rows buffered in open files before the largest of them is closed.
+const BUFFER_LIMIT_BYTES: usize = 512 * 1024 * 1024;
+
+/// How many files are closed, which syncs them, at once.
+const CLOSE_CONCURRENCY: usize = 16;
+
+/// Writes rows as data files of the table, by its default partition spec. Batches have the table's plain Arrow schema,
+/// as [`conform`] makes it. When anything fails, what was written is deleted again.
+///
+/// # Errors
+/// Those of the input; `Unsupported` for file formats other than Parquet; the storage's.
+pub(crate) async fn write_rows(
+    table: &Table,
+    rows: impl Stream<Item = Result<RecordBatch>> + Send,
+) -> Result<Vec<WrittenFile>> {
+    let mut open = OpenFiles { table, writers: HashMap::new() };
+    let written = open.write_all(rows).await;
+    match written {
+        Ok(files) => Ok(files),
+        Err(error) => {
+            let locations = open.writers.into_values().flat_map(|writer| writer.locations());
+            for (location, error) in table.env().storage.delete_all(locations).await {
+                tracing::warn!(location, %error, "a file of a write that failed stays behind as an orphan");
+            }
+            Err(error)
+        }
+    }
+}
+
+struct OpenFiles<'a> {
+    table: &'a Table,
+    writers: HashMap<Struct, RollingWriter>,
+}
+
+impl OpenFiles<'_> {
+    async fn write_all(&mut self, rows: impl Stream<Item = Result<RecordBatch>> + Send) -> Result<Vec<WrittenFile>> {
+        let splitter = PartitionSplitter::try_new(self.table)?;
+        let mut rows = std::pin::pin!(rows);
+        while let Some(batch) = rows.try_next().await? {
+            for (partition, batch) in splitter.split(&batch)? {
+                if !self.writers.contains_key(&partition) {
+                    let writer = RollingWriter::try_new(self.table, partition.clone(), splitter.path(&partition))?;
+                    self.writers.insert(partition.clone(), writer);
+                }
+                if let Some(writer) = self.writers.get_mut(&partition) {
+                    writer.write(&batch).await?;
+                }
+            }
+            self.limit_memory().await?;
+        }
+        let closing = stream::iter(self.writers.values_mut().map(|writer| writer.close_file()));
+        closing.buffer_unordered(CLOSE_CONCURRENCY).try_collect::<Vec<()>>().await?;
+        let mut files: Vec<WrittenFile> = self.writers.values_mut().flat_map(RollingWriter::take_files).collect();
+        files.sort_by(|a, b| a.file.file_path().cmp(b.file.file_path()));
+        Ok(files)
+    }
+
+    async fn limit_memory(&mut self) -> Result<()> {
+        let mut total: usize = self.writers.values().map(RollingWriter::buffered_bytes).sum();
+        while total > BUFFER_LIMIT_BYTES {
+            let Some(largest) = self.writers.values_mut().max_by_key(|writer| writer.buffered_bytes()) else { break };
+            total -= largest.buffered_bytes();
+            largest.close_file().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Datum, Struct};
+use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY};
+use roaring::RoaringTreemap;
+use tarndb_catalog::{Error, Result};
+
+use super::rolling::writer_properties;
+use crate::scan::{FILE_PATH_FIELD_ID, POS_FIELD_ID};
+use crate::table::Table;
+use crate::transaction::WrittenFile;
+
+/// How many delete files are written at once.
+const WRITE_CONCURRENCY: usize = 16;
+
+/// Rows in one batch of a delete file.
+const BATCH_ROWS: usize = 64 * 1024;
+
+/// The deleted rows of one data file.
+#[derive(Debug, Clone)]
+pub(crate) struct DeletedRows {
+    pub(crate) spec_id: i32,
+    pub(crate) partition: Struct,
+    pub(crate) positions: RoaringTreemap,
+}
+
+fn delete_schema() -> SchemaRef {
+    let field = |name: &str, data_type, id: i32| {
+        Field::new(name, data_type, false)
+            .with_metadata(HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_string(), id.to_string())]))
+    };
+    Arc::new(ArrowSchema::new(vec![
+        field("file_path", DataType::Utf8, FILE_PATH_FIELD_ID),
+        field("pos", DataType::Int64, POS_FIELD_ID),
+    ]))
+}
+
+/// Writes one position delete file per data file. When one fails, all are deleted again.
+pub(crate) async fn write_position_deletes(table: &Table, deleted: BTreeMap<String, DeletedRows>) -> Result<Vec<WrittenFile>> {
+    let folder = format!("{}/data", table.location().trim_end_matches('/'));
+    let named: Vec<(String, String, DeletedRows)> = deleted
+        .into_iter()
+        .map(|(path, rows)| (format!("{folder}/{}-deletes.parquet", table.env().storage.ids().uuid()), path, rows))
+        .collect();
+    let locations: Vec<String> = named.iter().map(|(location, ..)| location.clone()).collect();
+    let written = stream::iter(named)
+        .map(|(location, path, rows)| write_one(table, location, path, rows))
+        .buffer_unordered(WRITE_CONCURRENCY)
+        .try_collect()
+        .await;
+    if written.is_err() {
+        for (location, error) in table.env().storage.delete_all(locations).await {
+            tracing::warn!(location, %error, "a delete file that is not needed stays behind as an orphan");
+        }
+    }
+    written
+}
+
+async fn write_one(table: &Table, location: String, path: String, rows: DeletedRows) -> Result<WrittenFile> {
+    let properties = writer_properties(table)?;
+    let encode = || -> parquet::errors::Result<Vec<u8>> {
+        let schema = delete_schema();
+        let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
+        let mut positions = rows.positions.iter().map(u64::cast_signed).peekable();
+        while positions.peek().is_some() {
+            let batch: Int64Array = positions.by_ref().take(BATCH_ROWS).collect();
+            let paths = StringArray::from_iter_values(std::iter::repeat_n(&path, batch.len()));
+            writer.write(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(paths), Arc::new(batch)])?)?;
+        }
+        writer.into_inner()
+    };
+    let content = encode().map_err(|e| Error::internal("a position delete file could not be written").with_source(e))?;
+    let size = content.len() as u64;
+    table.env().storage.write(&location, content.into()).await?;
+    let bounds = |position: Option<u64>| {
+        let position = position.map_or(0, u64::cast_signed);
+        HashMap::from([(FILE_PATH_FIELD_ID, Datum::string(&path)), (POS_FIELD_ID, Datum::long(position))])
+    };
+    let count = rows.positions.len();
+    let file = DataFileBuilder::default()
+        .content(DataContentType::PositionDeletes)
+        .file_path(location)
+        .file_format(DataFileFormat::Parquet)
+        .partition(rows.partition)
+        .partition_spec_id(rows.spec_id)
+        .record_count(count)
+        .file_size_in_bytes(size)
+        .value_counts(HashMap::from([(FILE_PATH_FIELD_ID, count), (POS_FIELD_ID, count)]))
+        .null_value_counts(HashMap::from([(FILE_PATH_FIELD_ID, 0), (POS_FIELD_ID, 0)]))
+        .lower_bounds(bounds(rows.positions.min()))
+        .upper_bounds(bounds(rows.positions.max()))
+        .referenced_data_file(Some(path.clone()))
+        .build()
+        .map_err(|e| Error::internal("a delete file could not be described").with_source(e))?;
+    Ok(WrittenFile { spec_id: rows.spec_id, file })
+}
