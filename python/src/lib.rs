@@ -1,1 +1,24 @@
-//! tarndb-python
+//! The Python module `tarndb`: the same verbs as in Rust, on Arrow data of any library. No rules live here.
+#![allow(missing_docs)] // documented for users in the `.pyi` file
+
+mod error;
+mod input;
+mod lakehouse;
+mod result;
+mod runtime;
+mod table;
+
+use pyo3::prelude::*;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[pymodule]
+fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<lakehouse::PyLakehouse>()?;
+    module.add_class::<table::PyTarnTable>()?;
+    module.add_class::<result::PyResultSet>()?;
+    module.add_function(wrap_pyfunction!(lakehouse::connect, module)?)?;
+    error::register(py, module)
+}

@@ -45,7 +45,10 @@ impl Format {
             rows.collect().await?;
             return Ok(());
         }
+        let is_plan = schema.fields().len() == 2 && schema.field(0).name() == "plan_type" && schema.field(1).name() == "plan";
         match self {
+            // Plans are text of many lines, which a frame around them would make unreadable.
+            Format::Table if is_plan => print_plan(&mut rows, out).await,
             Format::Table | Format::Markdown => self.print_table(&schema, &mut rows, out).await,
             Format::Vertical => {
                 let mut number = 0;
@@ -106,6 +109,18 @@ impl Format {
         }
         Ok(())
     }
+}
+
+async fn print_plan(rows: &mut QueryResult, out: &mut impl Write) -> Result<(), Failure> {
+    while let Some(batch) = rows.try_next().await? {
+        let columns = formatters(&batch)?;
+        for row in 0..batch.num_rows() {
+            let mut cells = columns.iter().map(|column| column.value(row).to_string());
+            let (kind, plan) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default());
+            writeln!(out, "-- {kind} --\n{}", plan.trim_end())?;
+        }
+    }
+    Ok(())
 }
 
 fn formatters(batch: &RecordBatch) -> Result<Vec<ArrayFormatter<'_>>, Failure> {

@@ -13,4 +13,17 @@
 //! # }).unwrap();
 //! ```
 
+use std::sync::Arc;
+
 pub use tarndb_core::*;
+pub use tarndb_metadata_indexer::MetadataIndexer;
+
+/// Opens the lake at `url`, and creates it when there is none, with all that this package offers: see
+/// [`tarndb_core::connect`] for the locations.
+///
+/// # Errors
+/// `Unsupported` for other locations; `Unavailable` when the folder cannot be used; `DataInvalid` when its catalog is
+/// damaged.
+pub async fn connect(url: &str) -> Result<Lakehouse> {
+    Lakehouse::builder(url).with_extension(Arc::new(MetadataIndexer)).build().await
+}

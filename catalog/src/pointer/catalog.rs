@@ -57,7 +57,11 @@ impl<P: PointerStore> PointerCatalog<P> {
     }
 
     async fn write(&self, files: &[NewFile]) -> Result<()> {
-        try_join_all(files.iter().map(|file| self.storage.write(&file.location, file.content.clone()))).await?;
+        let mut writes = Vec::with_capacity(files.len());
+        for file in files {
+            writes.push(self.storage.write(&file.location, file.content.clone()));
+        }
+        try_join_all(writes).await?;
         Ok(())
     }
 

@@ -7,9 +7,11 @@ mod tables;
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::common::ParamValues;
 use datafusion::prelude::SessionContext;
+use futures::FutureExt;
 use iceberg::{NamespaceIdent, TableIdent};
-use tarndb_catalog::{Error, Result};
+use tarndb_catalog::{Error, Result, Storage};
 
 pub use builder::{LakehouseBuilder, connect};
 pub use result::QueryResult;
@@ -59,19 +61,36 @@ impl Lakehouse {
     /// `InvalidInput` for wrong SQL, `NotFound` for unknown tables, `Unsupported` for statements that are not offered, and
     /// those of the statement.
     pub async fn sql(&self, statement: &str) -> Result<QueryResult> {
+        self.run(statement, None).await
+    }
+
+    /// Runs one SQL statement with values for its placeholders, `$1`, `$2`, … or `$name`.
+    ///
+    /// # Errors
+    /// As [`Lakehouse::sql`]; `Unsupported` for statements other than queries and `INSERT`.
+    pub async fn sql_with_params(&self, statement: &str, params: impl Into<ParamValues>) -> Result<QueryResult> {
+        self.run(statement, Some(params.into())).await
+    }
+
+    async fn run(&self, statement: &str, params: Option<ParamValues>) -> Result<QueryResult> {
         self.check_process()?;
         for extension in &self.0.extensions {
             if let Some(result) = extension.execute(self, statement).await? {
                 return Ok(result);
             }
         }
-        query::execute(self, statement).await
+        query::execute(self, statement, params).boxed().await
     }
 
     /// The DataFusion session: users register functions of their own here. Its own `sql()` knows the lake's tables and
     /// functions, but not tarndb's statements, and refuses time travel; use [`Lakehouse::sql`] for those.
     pub fn session_context(&self) -> &SessionContext {
         &self.0.context
+    }
+
+    /// The lake's storage, confined to its own folders.
+    pub fn storage(&self) -> &Storage {
+        &self.0.env.storage
     }
 
     /// The lake's location, an absolute URL.

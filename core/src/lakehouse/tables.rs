@@ -1,7 +1,11 @@
 //! Verbs on tables, for bindings: the same as the SQL statements.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::PhysicalExpr;
+use futures::FutureExt;
 use futures::stream::{self, Stream, StreamExt};
 use iceberg::TableIdent;
 use tarndb_catalog::{Error, ErrorKind, Result};
@@ -67,7 +71,7 @@ impl Lakehouse {
     /// `InvalidInput` when the rows do not fit; `CommitStateUnknown`; those of the stream and the storage. The table is
     /// unchanged after every error but `CommitStateUnknown`.
     pub async fn append(&self, name: &str, rows: impl Stream<Item = Result<RecordBatch>> + Send) -> Result<AppendResult> {
-        append_rows(&self.table(name).await?, rows, Matching::ByName).await
+        append_rows(&self.table(name).await?, rows, Matching::ByName).boxed().await
     }
 
     /// Adds batches that are there already: see [`Lakehouse::append`].
@@ -83,7 +87,7 @@ impl Lakehouse {
     /// # Errors
     /// `InvalidInput` for a wrong predicate; `CommitConflict`, `CommitStateUnknown`.
     pub async fn delete(&self, name: &str, predicate: &str) -> Result<DeleteResult> {
-        query::delete_where(self, &query::parse_table_name(name)?, predicate).await
+        query::delete_where(self, &query::parse_table_name(name)?, predicate).boxed().await
     }
 
     /// Reads a table: some columns, or all; rows for which `predicate` is true, or all; at most `limit`.
@@ -91,10 +95,18 @@ impl Lakehouse {
     /// # Errors
     /// `InvalidInput` for unknown columns and wrong predicates.
     pub async fn scan(&self, table: &Table, columns: Option<&[String]>, predicate: Option<&str>, limit: Option<usize>) -> Result<QueryResult> {
-        query::scan_table(self, table, columns, predicate, limit).await
+        query::scan_table(self, table, columns, predicate, limit).boxed().await
     }
 
-    /// The schema of a table by name, or `None` when there is no such table.
+    /// A SQL condition over a table's columns, for [`crate::maintenance::rewrite_data_files`].
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is not one.
+    pub fn predicate(&self, table: &Table, condition: &str) -> Result<Arc<dyn PhysicalExpr>> {
+        query::physical_predicate(self, table, condition)
+    }
+
+    /// The table of this name, or `None` when there is no such table.
     ///
     /// # Errors
     /// All but `NotFound`.

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::physical_expr::PhysicalExpr;
+use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::spec::Struct;
 use tarndb_catalog::{Error, ErrorKind, Result};
@@ -88,7 +89,7 @@ pub async fn rewrite_data_files(
     let mut round = 1;
     loop {
         let current = table.refresh().await?;
-        match rewrite_once(&current, options, filters).await {
+        match rewrite_once(&current, options, filters).boxed().await {
             Err(e) if e.kind() == ErrorKind::CommitConflict && round < MAX_ROUNDS => {
                 tracing::info!(table = %table.ident(), round, error = %e, "a rewrite met another writer and is planned again");
                 round += 1;
@@ -242,14 +243,13 @@ async fn rewrite_groups(
 
 async fn rewrite_group(table: &Table, group: Vec<ScanTask>, loader: &Arc<DeleteLoader>) -> Result<Vec<WrittenFile>> {
     let plain = table.arrow_schema()?;
-    let storage = &table.env().storage;
-    let (loader, read_schema) = (Arc::clone(loader), Arc::clone(&plain));
+    let (loader, read_schema, storage) = (Arc::clone(loader), Arc::clone(&plain), table.env().storage.clone());
     let rows = stream::iter(group)
         .then(move |task| {
-            let (loader, schema) = (Arc::clone(&loader), Arc::clone(&read_schema));
-            async move { open_rows(storage, &loader, &task, &schema, false, BATCH_ROWS).await }
+            let (loader, schema, storage) = (Arc::clone(&loader), Arc::clone(&read_schema), storage.clone());
+            async move { open_rows(&storage, &loader, &task, &schema, false, BATCH_ROWS).await }
         })
         .try_flatten()
         .and_then(move |batch| futures::future::ready(conform(&batch, &plain, Matching::ByPosition)));
-    write_rows(table, rows).await
+    write_rows(table, rows.boxed()).await
 }

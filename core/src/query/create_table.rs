@@ -1,14 +1,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef as ArrowSchemaRef;
-use futures::StreamExt;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef, TimeUnit};
+use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{FormatVersion, NestedField, Schema, TableMetadataBuilder, Transform, Type, UnboundPartitionSpec};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use tarndb_catalog::{Error, ErrorKind, Result};
 
 use super::parse::{CreateTable, PartitionField, parse_transform};
 use super::{drop, plan, run_plan};
+use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult, append_rows};
 use crate::table::{Table, iceberg_type};
 use crate::writer::Matching;
@@ -66,13 +68,14 @@ pub(super) async fn run(lake: &Lakehouse, statement: CreateTable) -> Result<Quer
     if lake.env().catalog.table_exists(&ident).await? {
         return tolerate(Error::new(ErrorKind::AlreadyExists, format!("table `{ident}` exists already")));
     }
-    let (state, plan) = plan(lake, query).await?;
+    let (state, plan) = plan(lake, query, None).await?;
     let rows = run_plan(state, plan).await?;
     let new = NewTable::new(columns_of(rows.schema())?, partition_by, properties);
     let table = match create_table(lake, &ident, new).await {
         Ok(table) => table,
         Err(e) => return tolerate(e),
     };
+    let rows = rows.and_then(|batch| futures::future::ready(with_microseconds(&batch)));
     match append_rows(&table, rows.boxed(), Matching::ByPosition).await {
         Ok(appended) => QueryResult::counts(&[("rows", appended.rows)]),
         Err(e) if e.kind() == ErrorKind::CommitStateUnknown => Err(e),
@@ -84,6 +87,23 @@ pub(super) async fn run(lake: &Lakehouse, statement: CreateTable) -> Result<Quer
             Err(e)
         }
     }
+}
+
+/// SQL's own times have nanoseconds (`now()`, literals); assigned to a column of microseconds they are cast, as in INSERT.
+fn with_microseconds(batch: &RecordBatch) -> Result<RecordBatch> {
+    let mut fields = Vec::with_capacity(batch.num_columns());
+    let mut columns = Vec::with_capacity(batch.num_columns());
+    for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
+        let DataType::Timestamp(TimeUnit::Nanosecond, zone) = field.data_type() else {
+            fields.push(Arc::clone(field));
+            columns.push(Arc::clone(array));
+            continue;
+        };
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
+        columns.push(arrow::compute::cast(array, &micros).map_err(|e| engine_error(e.into()))?);
+        fields.push(Arc::new(field.as_ref().clone().with_data_type(micros)));
+    }
+    RecordBatch::try_new(Arc::new(ArrowSchema::new(fields)), columns).map_err(|e| engine_error(e.into()))
 }
 
 /// Creates an empty table.

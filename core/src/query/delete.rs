@@ -98,7 +98,7 @@ async fn delete_once(
     ident: &TableIdent,
 ) -> Result<DeleteResult> {
     let query = position_query(statement, name, alias)?;
-    let (state, query_plan) = plan(lake, query).await?;
+    let (state, query_plan) = plan(lake, query, None).await?;
     let provider = position_provider(&query_plan)?;
     let provider = (provider.as_ref() as &dyn std::any::Any)
         .downcast_ref::<PositionTableProvider>()

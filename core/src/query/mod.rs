@@ -23,41 +23,46 @@ mod show;
 mod table_provider;
 mod vacuum;
 
+use datafusion::common::ParamValues;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as EngineStatement;
-use tarndb_catalog::Result;
+use tarndb_catalog::{Error, Result};
 
 pub(crate) use create_table::{NewTable, create_table};
 pub(crate) use delete::delete_where;
 pub(crate) use drop::drop_table;
 pub use parse::split_statements;
 pub(crate) use parse::{parse_namespace, parse_table_name};
-pub(crate) use scan_table::scan_table;
+pub(crate) use scan_table::{physical_predicate, scan_table};
 pub(crate) use session::session_context;
 
 use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult};
 use parse::Statement;
 
-/// Runs one statement.
-pub(crate) async fn execute(lake: &Lakehouse, sql: &str) -> Result<QueryResult> {
-    match parse::parse(sql)? {
+/// Runs one statement, with values for its placeholders.
+pub(crate) async fn execute(lake: &Lakehouse, sql: &str, params: Option<ParamValues>) -> Result<QueryResult> {
+    let statement = parse::parse(sql)?;
+    if params.is_some() && !matches!(statement, Statement::Engine(_) | Statement::Insert(_)) {
+        return Err(Error::unsupported("parameters are supported in queries and INSERT only"));
+    }
+    match statement {
         Statement::CreateNamespace { name, if_not_exists } => create_table::create_namespace(lake, &name, if_not_exists).await,
         Statement::DropNamespace { name, if_exists, cascade } => drop::drop_namespace(lake, &name, if_exists, cascade).await,
         Statement::CreateTable(statement) => create_table::run(lake, *statement).await,
         Statement::DropTable { table, if_exists, purge } => drop::run(lake, &table, if_exists, purge).await,
         Statement::RenameTable { from, to } => rename::run(lake, &from, &to).await,
         Statement::Delete(statement) => delete::run(lake, *statement).await,
-        Statement::Insert(statement) => insert::run(lake, statement).await,
+        Statement::Insert(statement) => insert::run(lake, statement, params).await,
         Statement::Optimize { table, filter } => rewrite::run(lake, &table, filter).await,
         Statement::Vacuum { table, retain_ms, dry_run } => vacuum::run(lake, &table, retain_ms, dry_run).await,
         Statement::ShowNamespaces => show::namespaces(lake).await,
         Statement::ShowTables { namespace } => show::tables(lake, namespace.as_ref()).await,
         Statement::Describe { table } => show::describe(lake, &table).await,
         Statement::Engine(statement) => {
-            let (state, plan) = plan(lake, statement).await?;
+            let (state, plan) = plan(lake, statement, params).await?;
             run_plan(state, plan).await
         }
     }
@@ -65,10 +70,14 @@ pub(crate) async fn execute(lake: &Lakehouse, sql: &str) -> Result<QueryResult> 
 
 /// The logical plan of a statement of DataFusion's. Each table is resolved once, so that the statement sees one snapshot
 /// of it however often it names it.
-async fn plan(lake: &Lakehouse, statement: EngineStatement) -> Result<(SessionState, LogicalPlan)> {
+async fn plan(lake: &Lakehouse, statement: EngineStatement, params: Option<ParamValues>) -> Result<(SessionState, LogicalPlan)> {
     let state = session::statement_state(lake);
     let planned = state.statement_to_plan(statement).await;
     let plan = planned.map_err(|e| catalog_provider::planning_error(state.catalog_list().as_ref(), e))?;
+    let plan = match params {
+        Some(params) => plan.with_param_values(params).map_err(engine_error)?,
+        None => plan,
+    };
     Ok((state, plan))
 }
 

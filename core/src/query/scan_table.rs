@@ -37,7 +37,7 @@ pub(crate) async fn scan_table(
 }
 
 /// A SQL condition over a table's columns.
-pub(super) fn physical_predicate(lake: &Lakehouse, table: &Table, predicate: &str) -> Result<Arc<dyn PhysicalExpr>> {
+pub(crate) fn physical_predicate(lake: &Lakehouse, table: &Table, predicate: &str) -> Result<Arc<dyn PhysicalExpr>> {
     let schema = DFSchema::try_from(engine_schema(table.schema())?).map_err(engine_error)?;
     let context = lake.session_context();
     let expr = context.parse_sql_expr(predicate, &schema).map_err(engine_error)?;

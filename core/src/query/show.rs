@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
-use iceberg::spec::NestedFieldRef;
+use iceberg::spec::{NestedFieldRef, Type};
 use iceberg::{NamespaceIdent, TableIdent};
 use tarndb_catalog::Result;
 
@@ -48,9 +48,22 @@ pub(super) async fn describe(lake: &Lakehouse, table: &TableIdent) -> Result<Que
     };
     result(vec![
         ("column_name", strings(fields.iter().map(|field| field.name.clone()))),
-        ("data_type", strings(fields.iter().map(|field| field.field_type.to_string()))),
+        ("data_type", strings(fields.iter().map(|field| type_name(&field.field_type)))),
         ("is_nullable", Arc::new(fields.iter().map(|field| Some(!field.required)).collect::<BooleanArray>())),
         ("partition", strings(fields.iter().map(|field| partition(field.id)))),
         ("comment", strings(fields.iter().map(|field| field.doc.clone().unwrap_or_default()))),
     ])
+}
+
+/// A type in Iceberg's words, nested ones with their fields.
+fn type_name(of: &Type) -> String {
+    match of {
+        Type::Primitive(primitive) => primitive.to_string(),
+        Type::List(list) => format!("list<{}>", type_name(&list.element_field.field_type)),
+        Type::Map(map) => format!("map<{}, {}>", type_name(&map.key_field.field_type), type_name(&map.value_field.field_type)),
+        Type::Struct(of) => {
+            let fields = of.fields().iter().map(|field| format!("{}: {}", field.name, type_name(&field.field_type)));
+            format!("struct<{}>", fields.collect::<Vec<_>>().join(", "))
+        }
+    }
 }

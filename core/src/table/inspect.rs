@@ -245,11 +245,8 @@ fn partition_text(metadata: &TableMetadata, spec_id: i32, partition: &Struct) ->
     let Ok(types) = types else {
         return String::new();
     };
-    let parts = spec.fields().iter().zip(types.fields()).zip(partition.iter());
-    let text = parts.map(|((field, typed), value)| {
-        format!("{}={}", field.name, field.transform.to_human_string(&typed.field_type, value))
-    });
-    text.collect::<Vec<_>>().join("/")
+    let parts = super::partition_parts(spec, &types, partition).into_iter().map(|(name, value)| format!("{name}={value}"));
+    parts.collect::<Vec<_>>().join("/")
 }
 
 fn content_code(content: FileContent) -> i32 {

@@ -4,6 +4,7 @@ mod environment;
 pub(crate) mod properties;
 mod schema;
 pub mod inspect;
+mod partition_text;
 pub(crate) mod time_travel;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use iceberg::spec::{FormatVersion, Schema, Snapshot, SnapshotRef, TableMetadata}
 use tarndb_catalog::{Error, LoadedTable, Result};
 
 pub(crate) use environment::Environment;
+pub(crate) use partition_text::partition_parts;
 pub(crate) use schema::{arrow_schema, engine_schema, iceberg_type};
 pub use time_travel::Version;
 

@@ -78,8 +78,11 @@ impl OpenFiles<'_> {
             }
             self.limit_memory().await?;
         }
-        let closing = stream::iter(self.writers.values_mut().map(|writer| writer.close_file()));
-        closing.buffer_unordered(CLOSE_CONCURRENCY).try_collect::<Vec<()>>().await?;
+        let mut closing = Vec::with_capacity(self.writers.len());
+        for writer in self.writers.values_mut() {
+            closing.push(writer.close_file());
+        }
+        stream::iter(closing).buffer_unordered(CLOSE_CONCURRENCY).try_collect::<Vec<()>>().await?;
         let mut files: Vec<WrittenFile> = self.writers.values_mut().flat_map(RollingWriter::take_files).collect();
         files.sort_by(|a, b| a.file.file_path().cmp(b.file.file_path()));
         Ok(files)

@@ -93,12 +93,8 @@ impl PartitionSplitter {
 
     /// The folder of a partition below `data/`, Hive's form with unsafe characters escaped; empty when unpartitioned.
     pub(super) fn path(&self, partition: &Struct) -> String {
-        let parts = self.spec.fields().iter().zip(self.partition_type.fields()).zip(partition.iter());
-        let folder = |((field, typed), value): ((&iceberg::spec::PartitionField, &NestedFieldRef), Option<&Literal>)| {
-            let text = field.transform.to_human_string(&typed.field_type, value);
-            format!("{}={}/", utf8_percent_encode(&field.name, SAFE), utf8_percent_encode(&text, SAFE))
-        };
-        parts.map(folder).collect()
+        let parts = crate::table::partition_parts(&self.spec, &self.partition_type, partition).into_iter();
+        parts.map(|(name, value)| format!("{}={}/", utf8_percent_encode(&name, SAFE), utf8_percent_encode(&value, SAFE))).collect()
     }
 }
 

@@ -1,0 +1,55 @@
+# make demo    builds tarndb and shows the main job on TPC-H data (SF=1 for more)
+# make test    every test: Rust, C, Python, and other engines on our tables
+# make check   format, lints, layers, file sizes
+# make bench   TPC-H beside plain Parquet and DuckDB (SF=1 unless given)
+
+SF ?= 0.1
+BENCH_SF ?= 1
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/tarndb-target
+WORK := $(CARGO_TARGET_DIR)/tarndb
+VENV := $(WORK)/venv
+DEMO_VENV := $(WORK)/demo-venv
+
+.PHONY: demo test test-rust test-python check bench wheel shell
+
+demo: shell wheel $(VENV)/.ready
+	rm -rf $(DEMO_VENV)
+	python3 -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install -q $(WORK)/wheels/tarndb-*.whl -r python/requirements-peers.txt
+	python3 demo/run.py --shell $(CARGO_TARGET_DIR)/release/tarndb --python $(DEMO_VENV)/bin/python \
+	  --tpchgen $(VENV)/bin/tpchgen-cli --scale $(SF) --folder $(WORK)/demo
+
+shell:
+	cargo build --locked --profile bench -p tarndb-repl
+
+wheel: $(VENV)/.ready
+	rm -rf $(WORK)/wheels
+	cd python && $(VENV)/bin/maturin build -q --locked --profile bench --out $(WORK)/wheels
+
+test: test-rust test-python
+
+test-rust:
+	@command -v cargo-nextest >/dev/null && cargo nextest run --locked --workspace || cargo test --locked --workspace --lib --bins --tests
+	cargo test --locked --workspace --doc
+
+test-python: $(VENV)/.ready
+	cd python && VIRTUAL_ENV=$(VENV) $(VENV)/bin/maturin develop -q --locked
+	cd python && $(VENV)/bin/python -m pytest -q tests
+
+check:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	scripts/check-layers.sh
+	scripts/check-file-size.sh
+
+bench: wheel $(VENV)/.ready
+	rm -rf $(DEMO_VENV)
+	python3 -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install -q $(WORK)/wheels/tarndb-*.whl -r python/requirements-peers.txt
+	$(DEMO_VENV)/bin/python benches/compare/tpch.py --tpchgen $(VENV)/bin/tpchgen-cli --scale $(BENCH_SF) --folder $(WORK)/bench
+	$(DEMO_VENV)/bin/python benches/compare/commits.py --folder $(WORK)/bench-commits
+
+$(VENV)/.ready: python/requirements-dev.txt python/requirements-peers.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -q -r python/requirements-dev.txt -r python/requirements-peers.txt
+	touch $@

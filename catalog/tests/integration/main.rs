@@ -1,0 +1,60 @@
+//! The conformance suite of catalogs, over each of them.
+
+mod storage;
+mod suite;
+
+use std::sync::Arc;
+
+use tarndb_catalog::{Catalog, Location, Storage, memory_catalog, sqlite_catalog};
+
+fn memory() -> Arc<dyn Catalog> {
+    Arc::new(memory_catalog(Storage::new(Location::parse("memory://").unwrap())))
+}
+
+async fn sqlite(folder: &std::path::Path) -> Arc<dyn Catalog> {
+    let storage = Storage::new(Location::parse(folder.to_str().unwrap()).unwrap());
+    Arc::new(sqlite_catalog(&folder.join("catalog.db"), storage).await.unwrap())
+}
+
+macro_rules! conformance {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn memory() {
+                crate::suite::$name(crate::memory()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn sqlite() {
+                let folder = tempfile::tempdir().unwrap();
+                crate::suite::$name(crate::sqlite(folder.path()).await).await;
+            }
+        }
+    )*};
+}
+
+conformance!(
+    namespaces_are_created_listed_and_dropped,
+    tables_are_created_loaded_renamed_and_dropped,
+    requirements_are_checked,
+    several_tables_commit_together_or_not_at_all,
+    concurrent_commits_lose_nothing,
+);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_handles_on_one_database_see_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (sqlite(folder.path()).await, sqlite(folder.path()).await);
+    suite::contend(vec![one, two]).await;
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.db");
+    std::fs::write(&path, vec![7; 10_000]).unwrap();
+    let storage = Storage::new(Location::parse(folder.path().to_str().unwrap()).unwrap());
+    let error = sqlite_catalog(&path, storage).await.unwrap_err();
+    assert_eq!(error.kind(), tarndb_catalog::ErrorKind::DataInvalid);
+    assert!(error.to_string().contains("catalog.db"), "{error}");
+}

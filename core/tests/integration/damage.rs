@@ -1,0 +1,102 @@
+//! Missing, truncated and damaged files: an error that names the thing, nothing lost, no panic.
+
+use std::path::{Path, PathBuf};
+
+use tarndb_core::ErrorKind;
+
+use crate::{rows, run};
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_damaged_file_is_named() {
+    let kinds = [
+        ("metadata.json", "metadata/"),
+        ("snap-", "metadata/snap-"),
+        ("-m", "-m"),
+        ("data", ".parquet"),
+        ("deletes", "-deletes.parquet"),
+    ];
+    for (label, _) in kinds {
+        for damage in ["missing", "truncated", "overwritten"] {
+            let folder = tempfile::tempdir().unwrap();
+            let location = folder.path().join("lake");
+            let lake = tarndb_core::connect(location.to_str().unwrap()).await.unwrap();
+            run(
+                &lake,
+                &["CREATE TABLE t (id BIGINT, s STRING)", "INSERT INTO t SELECT value, 'x' || value FROM generate_series(1, 100)", "DELETE FROM t WHERE id = 5"],
+            )
+            .await;
+            let table = lake.table("t").await.unwrap();
+            let current = table.metadata_location().to_string();
+            let list = table.snapshot().unwrap().manifest_list().to_string();
+            drop(lake);
+            let mut all = Vec::new();
+            files(&location, &mut all);
+            let name = |path: &PathBuf| path.display().to_string();
+            let victim = all
+                .iter()
+                .find(|path| {
+                    let path = name(path);
+                    match label {
+                        "metadata.json" => current.ends_with(&path),
+                        "snap-" => list.ends_with(&path),
+                        "-m" => path.contains("-m0.avro"),
+                        "data" => path.ends_with(".parquet") && !path.ends_with("-deletes.parquet"),
+                        _ => path.ends_with("-deletes.parquet"),
+                    }
+                })
+                .unwrap_or_else(|| panic!("no {label} in {all:?}"))
+                .clone();
+            let content = std::fs::read(&victim).unwrap();
+            match damage {
+                "missing" => std::fs::remove_file(&victim).unwrap(),
+                "truncated" => std::fs::write(&victim, &content[..content.len() / 2]).unwrap(),
+                _ => std::fs::write(&victim, vec![0x5a; content.len()]).unwrap(),
+            }
+            let lake = tarndb_core::connect(location.to_str().unwrap()).await.unwrap();
+            let error = rows(&lake, "SELECT sum(id) FROM t WHERE s <> 'y'").await.expect_err(&format!("{label} {damage}"));
+            let file = victim.file_name().unwrap().to_str().unwrap();
+            assert!(error.report().contains(file), "{label} {damage}: {}", error.report());
+            assert!(matches!(error.kind(), ErrorKind::DataInvalid | ErrorKind::NotFound), "{label} {damage}: {error:?}");
+            // The file comes back, and everything is as it was.
+            std::fs::write(&victim, &content).unwrap();
+            let lake = tarndb_core::connect(location.to_str().unwrap()).await.unwrap();
+            assert!(rows(&lake, "SELECT sum(id) FROM t").await.is_ok(), "{label} {damage}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_cannot_point_outside_the_lake() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = folder.path().join("lake");
+    let lake = tarndb_core::connect(location.to_str().unwrap()).await.unwrap();
+    run(&lake, &["CREATE TABLE t (id BIGINT)", "INSERT INTO t VALUES (1)"]).await;
+    let table = lake.table("t").await.unwrap();
+    let list = table.snapshot().unwrap().manifest_list().to_string();
+    let outside = folder.path().join("outside.avro");
+    std::fs::copy(list.trim_start_matches("file://"), &outside).unwrap();
+    let metadata = table.metadata_location().trim_start_matches("file://").to_string();
+    let text = std::fs::read_to_string(&metadata).unwrap();
+    std::fs::write(&metadata, text.replace(&list, &format!("file://{}", outside.display()))).unwrap();
+    drop(lake);
+    let lake = tarndb_core::connect(location.to_str().unwrap()).await.unwrap();
+    let error = rows(&lake, "SELECT * FROM t").await.unwrap_err();
+    assert!(error.report().contains("outside the lake"), "{}", error.report());
+}
+
+#[tokio::test]
+async fn locations_that_cannot_be_lakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let error = tarndb_core::connect(file.to_str().unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("file"), "{error}");
+    assert_eq!(tarndb_core::connect("s3://bucket/x").await.unwrap_err().kind(), ErrorKind::Unsupported);
+}

@@ -1,0 +1,166 @@
+//! A fault at every request of every kind of commit: the old state or the new, never between; the caller is told which; a
+//! retry converges; no file that is needed is gone, and after orphan removal nothing else is left.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+
+use tarndb_core::maintenance::{RemoveOrphanFilesOptions, remove_orphan_files};
+use tarndb_core::{ErrorKind, Lakehouse};
+use tarndb_testkit::{Fault, FaultPlan, LosingCatalog, Loss, invariants, naive};
+
+use crate::{number, rows, run};
+
+/// A lake of two commits and a delete, with the statement to break next.
+async fn lake(plan: &FaultPlan) -> Lakehouse {
+    let lake = Lakehouse::builder("memory://").with_store_layer(plan.layer()).build().await.unwrap();
+    run(
+        &lake,
+        &[
+            "CREATE TABLE t (id BIGINT, k INT) PARTITIONED BY (k)",
+            "INSERT INTO t SELECT value, value % 2 FROM generate_series(1, 10)",
+            "INSERT INTO t SELECT value, value % 2 FROM generate_series(11, 20)",
+            "DELETE FROM t WHERE id % 5 = 1",
+        ],
+    )
+    .await;
+    lake
+}
+
+async fn contents(lake: &Lakehouse) -> Vec<String> {
+    naive::lines(&rows(lake, "SELECT * FROM t").await.unwrap())
+}
+
+async fn break_at_every_request(statement: &str) {
+    let plan = FaultPlan::default();
+    let reference = lake(&plan).await;
+    let before = contents(&reference).await;
+    run(&reference, &[statement]).await;
+    let after = contents(&reference).await;
+    for fault in [Fault::Fail, Fault::LoseReply] {
+        let mut hit = 0;
+        for number in 1..1000 {
+            let plan = FaultPlan::default();
+            let lake = lake(&plan).await;
+            plan.arm(number, fault);
+            let result = rows(&lake, statement).await;
+            let requests = plan.requests();
+            plan.disarm();
+            let label = format!("{statement}, {fault:?} at request {number}");
+            let now = contents(&lake).await;
+            match &result {
+                Ok(_) => assert_eq!(now, after, "{label}: reported as done"),
+                Err(e) if e.kind() == ErrorKind::CommitStateUnknown => assert!(now == before || now == after, "{label}: {e:?}"),
+                Err(e) => assert!(now == before || before == after, "{label}: reported as failed: {e:?}"),
+            }
+            let table = lake.table("t").await.unwrap();
+            invariants::assert_referenced_files_exist(lake.storage(), &table).await;
+            // A retry converges.
+            if now == before && before != after {
+                run(&lake, &[statement]).await;
+                assert_eq!(contents(&lake).await, after, "{label}: after a retry");
+            }
+            let table = lake.table("t").await.unwrap();
+            let options = RemoveOrphanFilesOptions { force: true, ..RemoveOrphanFilesOptions::default() };
+            remove_orphan_files(&table, &options).await.unwrap();
+            let table = lake.table("t").await.unwrap();
+            invariants::assert_referenced_files_exist(lake.storage(), &table).await;
+            invariants::assert_no_other_files(lake.storage(), &table).await;
+            assert_eq!(contents(&lake).await, if before == after { before.clone() } else { after.clone() }, "{label}: after all");
+            hit += 1;
+            if requests < number {
+                break;
+            }
+        }
+        assert!(hit > 3, "{statement}: only {hit} requests");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn append() {
+    break_at_every_request("INSERT INTO t SELECT value, value % 2 FROM generate_series(21, 30)").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_rows() {
+    break_at_every_request("DELETE FROM t WHERE id % 3 = 0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_whole_files() {
+    break_at_every_request("DELETE FROM t WHERE k = 1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_all() {
+    break_at_every_request("DELETE FROM t").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expire() {
+    break_at_every_request("VACUUM t RETAIN 0 HOURS").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rewrite() {
+    let plan = FaultPlan::default();
+    for fault in [Fault::Fail, Fault::LoseReply] {
+        for number_of_request in 1..1000 {
+            let plan_now = FaultPlan::default();
+            let lake = lake(&plan_now).await;
+            let before = contents(&lake).await;
+            let table = lake.table("t").await.unwrap();
+            let options = tarndb_core::maintenance::RewriteDataFilesOptions { rewrite_all: true, ..Default::default() };
+            plan_now.arm(number_of_request, fault);
+            let result = tarndb_core::maintenance::rewrite_data_files(&table, &options, &[]).await;
+            let requests = plan_now.requests();
+            plan_now.disarm();
+            let label = format!("{fault:?} at request {number_of_request}");
+            assert_eq!(contents(&lake).await, before, "{label}");
+            let files = number(&lake, "SELECT count(*) FROM \"t$files\"").await;
+            match &result {
+                Ok(done) => assert_eq!((files, done.rewritten_data_files_count), (2, 4), "{label}"),
+                Err(e) if e.kind() == ErrorKind::CommitStateUnknown => {}
+                Err(e) => assert!(files > 2, "{label}: {e:?}"),
+            }
+            let table = lake.table("t").await.unwrap();
+            invariants::assert_referenced_files_exist(lake.storage(), &table).await;
+            let orphans = RemoveOrphanFilesOptions { force: true, ..RemoveOrphanFilesOptions::default() };
+            remove_orphan_files(&table, &orphans).await.unwrap();
+            invariants::assert_no_other_files(lake.storage(), &lake.table("t").await.unwrap()).await;
+            assert_eq!(contents(&lake).await, before, "{label}");
+            if requests < number_of_request {
+                break;
+            }
+        }
+    }
+    plan.disarm();
+}
+
+/// A commit whose reply is lost is found by its snapshot id and reported as done; one that never arrived is reported as
+/// unknown, and nothing of it is deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_replies_of_the_catalog() {
+    for statement in ["INSERT INTO t VALUES (21, 1)", "DELETE FROM t WHERE id = 2", "VACUUM t RETAIN 0 HOURS"] {
+        let next = Arc::new(AtomicU8::new(0));
+        let layer = Arc::clone(&next);
+        let lake = Lakehouse::builder("memory://")
+            .with_catalog_layer(Arc::new(move |inner| Arc::new(LosingCatalog::new(inner, Arc::clone(&layer)))))
+            .build()
+            .await
+            .unwrap();
+        run(&lake, &["CREATE TABLE t (id BIGINT, k INT)", "INSERT INTO t VALUES (1, 1), (2, 2)", "INSERT INTO t VALUES (3, 3)"]).await;
+        let before = contents(&lake).await;
+        LosingCatalog::arm(&next, Loss::BeforeCommit);
+        let error = rows(&lake, statement).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CommitStateUnknown, "{statement}: {error:?}");
+        assert_eq!(contents(&lake).await, before, "{statement}");
+
+        LosingCatalog::arm(&next, Loss::AfterCommit);
+        rows(&lake, statement).await.unwrap_or_else(|e| panic!("{statement}: {e:?}"));
+        if !statement.starts_with("VACUUM") {
+            assert_ne!(contents(&lake).await, before, "{statement}");
+        }
+        let table = lake.table("t").await.unwrap();
+        invariants::assert_referenced_files_exist(lake.storage(), &table).await;
+    }
+}

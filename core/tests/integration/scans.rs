@@ -1,0 +1,189 @@
+//! Every scan equals the naive reader: with pruning and without, before and after deletes and compaction.
+
+use arrow::array::RecordBatch;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tarndb_core::{Lakehouse, Version};
+use tarndb_testkit::naive;
+
+use crate::{number, rows, run};
+
+const COLUMNS: &str = "id BIGINT NOT NULL, i INT, x DOUBLE, f FLOAT, p DECIMAL(12,3), d DATE, ts TIMESTAMP, tz TIMESTAMPTZ, s STRING, b BOOLEAN, bin BINARY";
+
+/// A row of random values with NULLs, NaN, negative zero, dates before 1970 and long strings.
+fn values(random: &mut StdRng, id: i64) -> String {
+    let mut or_null = |text: String| if random.random_ratio(1, 8) { "NULL".to_string() } else { text };
+    let n = (id * 7919) % 1000 - 500;
+    let x = match id % 17 {
+        0 => "CAST('NaN' AS DOUBLE)".to_string(),
+        1 => "-0.0".to_string(),
+        2 => "0.0".to_string(),
+        _ => format!("{}", n as f64 / 8.0),
+    };
+    let text = if id % 5 == 0 { format!("'shared long prefix of many characters {}'", n % 7) } else { format!("'s{}'", n % 50) };
+    let date = format!("DATE '1970-01-01' + INTERVAL '{}' DAY", n * 3);
+    let time = format!("TIMESTAMP '1970-01-01 00:00:00' + INTERVAL '{}' HOUR", n * 13);
+    [
+        id.to_string(),
+        or_null(n.to_string()),
+        or_null(x.clone()),
+        or_null(format!("CAST({x} AS FLOAT)")),
+        or_null(format!("{n}.125")),
+        or_null(date),
+        or_null(time.clone()),
+        or_null(time),
+        or_null(text),
+        or_null((n % 2 == 0).to_string()),
+        or_null(format!("X'{:04x}'", n.unsigned_abs())),
+    ]
+    .join(", ")
+}
+
+fn predicate(random: &mut StdRng) -> String {
+    let n = random.random_range(-520..520);
+    let compare = ["=", "<", "<=", ">", ">=", "<>"][random.random_range(0..6)];
+    let leaf = match random.random_range(0..13) {
+        0 => format!("id {compare} {}", n.abs()),
+        1 => format!("i {compare} {n}"),
+        2 => format!("x {compare} {}", f64::from(n) / 8.0),
+        3 => format!("f {compare} {}", if n % 3 == 0 { 0.0 } else { f64::from(n) / 8.0 }),
+        4 => format!("p {compare} {n}.125"),
+        5 => format!("d {compare} DATE '1970-01-01' + INTERVAL '{}' DAY", n * 3),
+        6 => format!("ts {compare} TIMESTAMP '1970-01-01 00:00:00' + INTERVAL '{}' HOUR", n * 13),
+        7 => format!("s {compare} 's{}'", n % 50),
+        8 => format!("s LIKE 'shared%{}'", n.rem_euclid(7)),
+        9 => format!("id IN ({}, {}, {})", n.abs(), n.abs() / 2, n.abs() / 3),
+        10 => ["b", "NOT b", "i IS NULL", "s IS NOT NULL", "x IS NULL"][random.random_range(0..5)].to_string(),
+        11 => format!("i BETWEEN {} AND {}", n, n + 40),
+        _ => format!("tz {compare} TIMESTAMPTZ '1970-01-01T00:00:00Z'"),
+    };
+    match random.random_range(0..5) {
+        0 => format!("({leaf}) AND ({})", predicate(random)),
+        1 => format!("({leaf}) OR ({})", predicate(random)),
+        2 => format!("NOT ({leaf})"),
+        _ => leaf,
+    }
+}
+
+/// Rows that the naive reader gives and the engine's own filter keeps, without any file skipped.
+async fn expected(lake: &Lakehouse, all: &[RecordBatch], predicate: &str) -> Vec<String> {
+    let context = lake.session_context();
+    let frame = context.read_batches(all.to_vec()).unwrap();
+    let kept = frame.clone().filter(frame.parse_sql_expr(predicate).unwrap()).unwrap();
+    naive::lines(&kept.collect().await.unwrap())
+}
+
+async fn compare(lake: &Lakehouse, table: &str, random: &mut StdRng, predicates: usize) {
+    let state = lake.table(table).await.unwrap();
+    let all = naive::read(lake.storage(), &state).await;
+    let found = rows(lake, &format!("SELECT * FROM {table}")).await.unwrap();
+    assert_eq!(naive::lines(&found), naive::lines(&all), "{table}");
+    let count = i64::try_from(all.iter().map(RecordBatch::num_rows).sum::<usize>()).unwrap();
+    assert_eq!(number(lake, &format!("SELECT count(*) FROM {table}")).await, count);
+    for _ in 0..predicates {
+        let predicate = predicate(random);
+        let found = rows(lake, &format!("SELECT * FROM {table} WHERE {predicate}")).await.unwrap_or_else(|e| panic!("{predicate}: {e:?}"));
+        assert_eq!(naive::lines(&found), expected(lake, &all, &predicate).await, "{table} WHERE {predicate}");
+        let limited = rows(lake, &format!("SELECT * FROM {table} WHERE {predicate} LIMIT 3")).await.unwrap();
+        let limited = naive::lines(&limited);
+        let whole = naive::lines(&found);
+        assert_eq!(limited.len(), whole.len().min(3));
+        assert!(limited.iter().all(|line| whole.contains(line)), "{table} WHERE {predicate} LIMIT 3");
+    }
+    for column in ["id", "i", "x", "p", "d", "ts", "s"] {
+        let query = format!("SELECT min({column}), max({column}), count({column}) FROM");
+        let found = rows(lake, &format!("{query} {table}")).await.unwrap();
+        let context = lake.session_context();
+        context.register_table("naive_rows", context.read_batches(all.clone()).unwrap().into_view()).unwrap();
+        let wanted = rows(lake, &format!("{query} naive_rows")).await.unwrap();
+        context.deregister_table("naive_rows").unwrap();
+        assert_eq!(naive::lines(&found), naive::lines(&wanted), "{query} {table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_predicates_over_every_partitioning() {
+    let partitionings = [
+        "",
+        "PARTITIONED BY (bucket(3, id), year(d))",
+        "PARTITIONED BY (month(ts), b)",
+        "PARTITIONED BY (truncate(2, s))",
+        "PARTITIONED BY (truncate(100, i), bucket(2, s))",
+        "PARTITIONED BY (day(tz), truncate(10, p))",
+        "PARTITIONED BY (f, hour(ts))",
+        "PARTITIONED BY (bin, bucket(4, p))",
+    ];
+    for (seed, partitioning) in partitionings.iter().enumerate() {
+        let mut random = StdRng::seed_from_u64(seed as u64);
+        let lake = tarndb_core::connect("memory://").await.unwrap();
+        run(&lake, &[&format!("CREATE TABLE t ({COLUMNS}) {partitioning}")]).await;
+        let mut id = 0;
+        for _ in 0..3 {
+            let batch: Vec<String> = (0..40)
+                .map(|_| {
+                    id += 1;
+                    format!("({})", values(&mut random, id))
+                })
+                .collect();
+            run(&lake, &[&format!("INSERT INTO t VALUES {}", batch.join(", "))]).await;
+        }
+        compare(&lake, "t", &mut random, 30).await;
+        let before = lake.table("t").await.unwrap();
+        let first = before.snapshot().unwrap().snapshot_id();
+        for _ in 0..3 {
+            let predicate = predicate(&mut random);
+            let all = naive::read(lake.storage(), &lake.table("t").await.unwrap()).await;
+            let gone = expected(&lake, &all, &predicate).await;
+            let deleted = number(&lake, &format!("DELETE FROM t WHERE {predicate}")).await;
+            assert_eq!(deleted, i64::try_from(gone.len()).unwrap(), "DELETE WHERE {predicate}");
+            let left = naive::lines(&naive::read(lake.storage(), &lake.table("t").await.unwrap()).await);
+            assert!(gone.iter().all(|line| !left.contains(line)), "DELETE WHERE {predicate}");
+            assert_eq!(left.len() + gone.len(), all.iter().map(RecordBatch::num_rows).sum::<usize>());
+        }
+        compare(&lake, "t", &mut random, 15).await;
+        run(&lake, &["OPTIMIZE t"]).await;
+        compare(&lake, "t", &mut random, 10).await;
+        let then = lake.table("t").await.unwrap().at(&Version::Snapshot(first)).unwrap();
+        let found = rows(&lake, &format!("SELECT * FROM t FOR VERSION AS OF {first}")).await.unwrap();
+        assert_eq!(naive::lines(&found), naive::lines(&naive::read(lake.storage(), &then).await));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_file_is_opened_for_one_value() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(&lake, &["CREATE TABLE t (id BIGINT, d DATE, s STRING) PARTITIONED BY (bucket(8, id))"]).await;
+    run(&lake, &["INSERT INTO t SELECT value, DATE '2026-01-01', 's' || value FROM generate_series(1, 1000)"]).await;
+    let files = |plan: String| {
+        let metric = |name: &str| {
+            let rest = plan.split(&format!("{name}=")).nth(1).unwrap_or_else(|| panic!("{name} is not in {plan}"));
+            rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<usize>().unwrap()
+        };
+        (metric("iceberg_files"), metric("iceberg_files_pruned"))
+    };
+    for predicate in ["id = 77", "id IN (77)", "id = 77 AND s > 'a'"] {
+        let plan = naive::lines(&rows(&lake, &format!("EXPLAIN ANALYZE SELECT * FROM t WHERE {predicate}")).await.unwrap()).join("\n");
+        assert_eq!(files(plan), (8, 7), "{predicate}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nested_columns() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(
+        &lake,
+        &[
+            "CREATE TABLE t (id INT, st STRUCT<a: INT, b: STRUCT<c: STRING, d: LIST<INT>>>, l LIST<STRUCT<k: STRING>>, m MAP<STRING, DOUBLE>)",
+            "INSERT INTO t VALUES (1, named_struct('a', 1, 'b', named_struct('c', 'x', 'd', [1, 2])), [named_struct('k', 'z')], MAP {'p': 1.5})",
+            "INSERT INTO t (id) VALUES (2)",
+        ],
+    )
+    .await;
+    let state = lake.table("t").await.unwrap();
+    let found = rows(&lake, "SELECT * FROM t").await.unwrap();
+    assert_eq!(naive::lines(&found), naive::lines(&naive::read(lake.storage(), &state).await));
+    let leaf = rows(&lake, "SELECT st['b']['c'] FROM t WHERE st['a'] = 1").await.unwrap();
+    assert_eq!(naive::lines(&leaf), vec!["x"]);
+    assert_eq!(number(&lake, "DELETE FROM t WHERE st['a'] = 1").await, 1);
+    assert_eq!(number(&lake, "SELECT count(*) FROM t").await, 1);
+}

@@ -1,0 +1,41 @@
+"""tarndb: an embeddable analytics lakehouse. Apache Iceberg tables with SQL, in your own process."""
+
+from ._native import (
+    AlreadyExistsError,
+    CancelledError,
+    CommitConflictError,
+    CommitStateUnknownError,
+    DataInvalidError,
+    Error,
+    InternalError,
+    InvalidInputError,
+    Lakehouse,
+    NotFoundError,
+    ResourcesExhaustedError,
+    Result,
+    Table,
+    UnavailableError,
+    UnsupportedError,
+    __version__,
+    connect,
+)
+
+__all__ = [
+    "AlreadyExistsError",
+    "CancelledError",
+    "CommitConflictError",
+    "CommitStateUnknownError",
+    "DataInvalidError",
+    "Error",
+    "InternalError",
+    "InvalidInputError",
+    "Lakehouse",
+    "NotFoundError",
+    "ResourcesExhaustedError",
+    "Result",
+    "Table",
+    "UnavailableError",
+    "UnsupportedError",
+    "__version__",
+    "connect",
+]

@@ -1,0 +1,180 @@
+use std::collections::HashMap;
+
+use pyo3::prelude::*;
+use tarndb::{Error, Lakehouse, Version};
+
+use crate::error::to_py;
+use crate::input;
+use crate::result::PyResultSet;
+use crate::runtime::wait;
+use crate::table::PyTarnTable;
+
+#[pyfunction]
+#[pyo3(signature = (location, *, settings=None, storage=None))]
+pub(crate) fn connect(
+    py: Python<'_>,
+    location: &str,
+    settings: Option<HashMap<String, String>>,
+    storage: Option<HashMap<String, String>>,
+) -> PyResult<PyLakehouse> {
+    if storage.is_some_and(|storage| !storage.is_empty()) {
+        return Err(to_py(&Error::unsupported("storage options are not supported yet: lakes are folders or memory://")));
+    }
+    let lake = wait(py, async {
+        let lake = tarndb::connect(location).await?;
+        for (key, value) in settings.unwrap_or_default() {
+            lake.sql(&format!("SET {key} = '{}'", value.replace('\'', "''"))).await?;
+        }
+        Ok(lake)
+    })?;
+    Ok(PyLakehouse { lake })
+}
+
+#[pyclass(frozen, name = "Lakehouse", module = "tarndb")]
+pub(crate) struct PyLakehouse {
+    lake: Lakehouse,
+}
+
+#[pymethods]
+impl PyLakehouse {
+    #[pyo3(signature = (query, params=None))]
+    fn sql(&self, py: Python<'_>, query: &str, params: Option<&Bound<'_, PyAny>>) -> PyResult<PyResultSet> {
+        let params = params.map(input::parameters).transpose()?;
+        let result = wait(py, async {
+            match params {
+                None => self.lake.sql(query).await,
+                Some(params) => self.lake.sql_with_params(query, params).await,
+            }
+        })?;
+        Ok(PyResultSet::new(result))
+    }
+
+    fn create_namespace(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        wait(py, self.lake.create_namespace(name))
+    }
+
+    fn namespaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        wait(py, self.lake.namespaces())
+    }
+
+    #[pyo3(signature = (namespace=None))]
+    fn tables(&self, py: Python<'_>, namespace: Option<&str>) -> PyResult<Vec<String>> {
+        wait(py, self.lake.tables(namespace))
+    }
+
+    #[pyo3(signature = (name, purge=false))]
+    fn drop_table(&self, py: Python<'_>, name: &str, purge: bool) -> PyResult<()> {
+        wait(py, self.lake.drop_table(name, purge))
+    }
+
+    #[pyo3(signature = (name, schema_or_data, partition_by=None, sort_by=None, properties=None))]
+    fn create_table(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        schema_or_data: &Bound<'_, PyAny>,
+        partition_by: Option<Vec<String>>,
+        sort_by: Option<Vec<String>>,
+        properties: Option<HashMap<String, String>>,
+    ) -> PyResult<PyTarnTable> {
+        if sort_by.is_some_and(|columns| !columns.is_empty()) {
+            return Err(to_py(&Error::unsupported("sort_by is not supported yet")));
+        }
+        let partition_by = partition_by.unwrap_or_default();
+        let properties: Vec<(String, String)> = properties.unwrap_or_default().into_iter().collect();
+        if let Some(schema) = input::schema_only(schema_or_data)? {
+            wait(py, self.lake.create_table(name, &schema, &partition_by, properties))?;
+        } else {
+            let rows = input::rows(schema_or_data)?;
+            wait(py, async {
+                self.lake.create_table(name, &rows.schema(), &partition_by, properties).await?;
+                let appended = self.lake.append(name, input::stream(rows)).await;
+                match appended {
+                    Err(e) if e.kind() != tarndb::ErrorKind::CommitStateUnknown => {
+                        // The empty table is this call's own; it goes as it came.
+                        self.lake.drop_table(name, true).await?;
+                        Err(e)
+                    }
+                    other => other,
+                }
+            })?;
+        }
+        Ok(PyTarnTable::new(self.lake.clone(), name.to_string(), None))
+    }
+
+    #[pyo3(signature = (name, version=None, timestamp=None))]
+    fn table(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        version: Option<&Bound<'_, PyAny>>,
+        timestamp: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PyTarnTable> {
+        let version = version_of(version, timestamp)?;
+        let table = PyTarnTable::new(self.lake.clone(), name.to_string(), version);
+        table.check(py)?;
+        Ok(table)
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        wait(py, async {
+            self.lake.close().await;
+            Ok(())
+        })
+    }
+
+    #[getter]
+    fn location(&self) -> String {
+        self.lake.location().to_string()
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Lakehouse({:?})", self.lake.location())
+    }
+}
+
+/// A snapshot id, the name of a branch or tag, or a time (a datetime or a string).
+pub(crate) fn version_of(version: Option<&Bound<'_, PyAny>>, timestamp: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Version>> {
+    match (version, timestamp) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(to_py(&Error::invalid_input("give a version or a timestamp, not both"))),
+        (Some(version), None) => match version.extract::<i64>() {
+            Ok(id) => Ok(Some(Version::Snapshot(id))),
+            Err(_) => Ok(Some(Version::Ref(version.extract::<String>()?))),
+        },
+        (None, Some(time)) => {
+            let datetime = time.py().import("datetime")?;
+            let time = if time.is_instance_of::<pyo3::types::PyString>() {
+                datetime.getattr("datetime")?.call_method1("fromisoformat", (time,))?
+            } else {
+                time.clone()
+            };
+            // A time without a zone is UTC, as in SQL.
+            let utc = datetime.getattr("timezone")?.getattr("utc")?;
+            let zoned = if time.getattr("tzinfo")?.is_none() {
+                let arguments = pyo3::types::PyDict::new(time.py());
+                arguments.set_item("tzinfo", utc)?;
+                time.call_method("replace", (), Some(&arguments))?
+            } else {
+                time
+            };
+            let seconds: f64 = zoned.call_method0("timestamp")?.extract()?;
+            #[allow(clippy::cast_possible_truncation)] // milliseconds since the epoch fit
+            Ok(Some(Version::TimestampMs((seconds * 1000.0).floor() as i64)))
+        }
+    }
+}

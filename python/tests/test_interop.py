@@ -1,0 +1,181 @@
+"""Row for row: our tables read by PyIceberg and DuckDB, PyIceberg's tables read here. DuckDB runs in a process of its own."""
+
+import datetime
+import decimal
+import json
+import subprocess
+import sys
+
+import pyarrow
+import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+
+import tarndb
+
+SCHEMA = pyarrow.schema(
+    [
+        ("id", pyarrow.int64()), ("b", pyarrow.bool_()), ("i", pyarrow.int32()), ("f", pyarrow.float32()),
+        ("d", pyarrow.float64()), ("p", pyarrow.decimal128(12, 2)), ("q", pyarrow.decimal128(38, 10)), ("day", pyarrow.date32()),
+        ("t", pyarrow.time64("us")), ("ts", pyarrow.timestamp("us")), ("tz", pyarrow.timestamp("us", "UTC")),
+        ("s", pyarrow.string()), ("fx", pyarrow.binary(4)), ("bin", pyarrow.binary()),
+        ("st", pyarrow.struct([("a", pyarrow.int32()), ("b", pyarrow.list_(pyarrow.string()))])),
+        ("xs", pyarrow.list_(pyarrow.int64())), ("m", pyarrow.map_(pyarrow.string(), pyarrow.float64())),
+    ]
+)
+
+
+def rows(count: int) -> pyarrow.Table:
+    utc = datetime.timezone.utc
+    made = []
+    for n in range(count):
+        row = {
+            "id": n, "b": n % 2 == 0, "i": -n, "f": n / 4, "d": n / 8, "p": decimal.Decimal(n) / 4 - 3,
+            "q": decimal.Decimal(n) ** 9 / 1000, "day": datetime.date(1969, 12, 20) + datetime.timedelta(days=n),
+            "t": datetime.time(n % 24, 1, 2, n), "ts": datetime.datetime(1969, 12, 31, 20) + datetime.timedelta(hours=n),
+            "tz": datetime.datetime(1969, 12, 31, 20, tzinfo=utc) + datetime.timedelta(hours=n, microseconds=n),
+            "s": f"text {n} " + "long " * (n % 7), "fx": bytes([n % 256] * 4), "bin": bytes(range(n % 5)),
+            "st": {"a": n, "b": [f"e{n}", None]}, "xs": list(range(n % 3)), "m": [(f"k{n}", n / 2)],
+        }
+        if n % 5 == 4:
+            row = {"id": n}
+        made.append(row)
+    return pyarrow.Table.from_pylist(made, schema=SCHEMA)
+
+
+PARTITIONINGS = [
+    [],
+    ["bucket(3, id)", "month(day)"],
+    ["truncate(4, s)", "b"],
+    ["day(ts)", "bucket(2, s)"],
+    ["hour(tz)", "truncate(10, p)"],
+    ["year(day)", "i"],
+]
+
+
+def normal(table: pyarrow.Table) -> list[dict]:
+    table = table.cast(SCHEMA) if table.schema != SCHEMA else table
+    return sorted(table.to_pylist(), key=lambda row: row["id"])
+
+
+def duckdb_rows(metadata: str) -> list[dict]:
+    code = f"""
+import duckdb, duckdb_extensions, sys
+connection = duckdb.connect()
+for extension in ("avro", "iceberg"):
+    duckdb_extensions.import_extension(extension, con=connection)
+    connection.load_extension(extension)
+connection.sql("SET TimeZone = 'UTC'")
+import pyarrow
+table = connection.sql("SELECT * FROM iceberg_scan('{metadata}')").to_arrow_table()
+with pyarrow.ipc.new_stream(sys.stdout.buffer, table.schema) as sink:
+    sink.write_table(table)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    return normal(pyarrow.ipc.open_stream(done.stdout).read_all())
+
+
+@pytest.mark.parametrize("partition_by", PARTITIONINGS, ids=lambda fields: "+".join(fields) or "none")
+def test_ours_read_by_others(tmp_path, partition_by):
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    table = lake.create_table("t", SCHEMA, partition_by=partition_by)
+    table.append(rows(40))
+    table.append(rows(20))
+    table.delete("id % 7 = 3")
+    table.delete("id = 5 AND s LIKE 'text%'")
+    ours = normal(table.scan().arrow())
+    assert len(ours) == 60 - 6 - 3 - 2
+    catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db")
+    theirs = catalog.load_table("default.t")
+    assert normal(theirs.scan().to_arrow()) == ours
+    assert duckdb_rows(table.metadata_location) == ours
+    # Their pruning by our bounds loses nothing.
+    for condition, where in [("id >= 17", "id >= 17"), ("day < '1970-01-01'", "day < DATE '1970-01-01'"), ("s > 'text 3'", "s > 'text 3'")]:
+        assert normal(theirs.scan(row_filter=condition).to_arrow()) == normal(table.scan(where=where).arrow()), condition
+    table.rewrite_data_files(rewrite_all=True)
+    assert normal(catalog.load_table("default.t").scan().to_arrow()) == ours
+    assert duckdb_rows(table.metadata_location) == ours
+
+
+def test_pyiceberg_tables_read_here(tmp_path):
+    from pyiceberg.partitioning import PartitionField, PartitionSpec
+    from pyiceberg.schema import Schema
+    from pyiceberg.transforms import DayTransform, IdentityTransform, MonthTransform, TruncateTransform, YearTransform
+
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake")
+    transforms = [(None, None), ("day", MonthTransform()), ("s", TruncateTransform(4)), ("b", IdentityTransform()), ("tz", DayTransform()), ("ts", YearTransform())]
+    for number, (column, transform) in enumerate(transforms):
+        name = f"default.py{number}"
+        theirs = catalog.create_table(name, SCHEMA)
+        if column:
+            with theirs.update_spec() as update:
+                update.add_field(column, transform, f"{column}_part")
+        theirs.append(rows(40))
+        theirs.append(rows(10))
+        theirs.delete("id == 3")
+        ours = lake.table(name)
+        assert normal(ours.scan().arrow()) == normal(theirs.scan().to_arrow()), name
+        for where, condition in [("id > 30", "id > 30"), ("day < DATE '1970-01-01'", "day < '1970-01-01'"), ("s = 'text 0 '", "s == 'text 0 '"), ("b", "b == true")]:
+            assert normal(ours.scan(where=where).arrow()) == normal(theirs.scan(row_filter=condition).to_arrow()), (name, where)
+        # Both write to one table.
+        ours.append(rows(5))
+        ours.delete("id = 4 OR id = 6")
+        theirs.refresh()
+        assert normal(theirs.scan().to_arrow()) == normal(ours.scan().arrow()), name
+        ours.rewrite_data_files(rewrite_all=True)
+        theirs.refresh()
+        theirs.append(rows(1))
+        assert normal(theirs.scan().to_arrow()) == normal(lake.table(name).scan().arrow()), name
+
+
+def test_evolved_tables_of_pyiceberg(tmp_path):
+    from pyiceberg.types import LongType, StringType
+
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake")
+    schema = pyarrow.schema([("a", pyarrow.int32()), ("b", pyarrow.string()), ("st", pyarrow.struct([("x", pyarrow.int32())]))])
+    theirs = catalog.create_table("default.t", schema)
+    theirs.append(pyarrow.Table.from_pylist([{"a": 1, "b": "one", "st": {"x": 1}}], schema=schema))
+    with theirs.update_schema() as update:
+        update.rename_column("b", "c")
+        update.update_column("a", LongType())
+        update.add_column("b", StringType())
+        update.add_column(("st", "y"), StringType())
+        update.move_first("c")
+    theirs.append(
+        pyarrow.Table.from_pylist(
+            [{"c": "two", "a": 2**40, "b": "new", "st": {"x": 2, "y": "why"}}],
+            schema=pyarrow.schema([("c", pyarrow.string()), ("a", pyarrow.int64()), ("st", pyarrow.struct([("x", pyarrow.int32()), ("y", pyarrow.string())])), ("b", pyarrow.string())]),
+        )
+    )
+    ours = lake.table("t").scan().arrow().sort_by("a").to_pylist()
+    assert ours == theirs.scan().to_arrow().sort_by("a").to_pylist()
+    assert lake.sql("SELECT c FROM t WHERE b IS NULL").fetchall() == [("one",)]
+    assert lake.sql("SELECT a FROM t WHERE st['y'] = 'why'").fetchall() == [(2**40,)]
+    assert lake.sql("SELECT a FROM t WHERE a < 5").fetchall() == [(1,)]
+
+
+def test_many_writers_of_both_kinds(tmp_path):
+    """Appends of ours never fail beside PyIceberg's, and nothing is lost."""
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    table = lake.create_table("t", pyarrow.schema([("id", pyarrow.int64())]))
+    code = f"""
+import json, sys, pyarrow
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException
+catalog = SqlCatalog("default", uri="sqlite:///{tmp_path}/lake/catalog.db")
+done = []
+for n in range(1000, 1010):
+    try:
+        catalog.load_table("default.t").append(pyarrow.table({{"id": [n]}}))
+        done.append(n)
+    except Exception:
+        pass
+print(json.dumps(done))
+"""
+    peer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    for n in range(30):
+        table.append([{"id": n}])
+    theirs = json.loads(peer.communicate(timeout=120)[0])
+    assert sorted(row[0] for row in table.scan()) == sorted(list(range(30)) + theirs)
