@@ -32,8 +32,8 @@ test-rust:
 	@command -v cargo-nextest >/dev/null && cargo nextest run --locked --workspace || cargo test --locked --workspace --lib --bins --tests
 	cargo test --locked --workspace --doc
 
-test-python: $(VENV)/.ready
-	cd python && VIRTUAL_ENV=$(VENV) $(VENV)/bin/maturin develop -q --locked
+test-python: wheel
+	$(VENV)/bin/pip install -q --force-reinstall --no-deps $(WORK)/wheels/tarndb-*.whl
 	cd python && $(VENV)/bin/python -m pytest -q tests
 
 check:

@@ -87,12 +87,7 @@ struct Inner {
 impl Error {
     /// A new error. `message` is lower case and names the thing.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
-            kind,
-            message: message.into(),
-            context: Vec::new(),
-            source: None,
-        }))
+        Self(Box::new(Inner { kind, message: message.into(), context: Vec::new(), source: None }))
     }
 
     /// [`ErrorKind::InvalidInput`].

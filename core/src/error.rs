@@ -4,7 +4,7 @@ use datafusion::common::DataFusionError;
 use tarndb_catalog::{Error, ErrorKind};
 
 /// Turns an error of DataFusion into ours. One of ours that travelled through DataFusion comes out as it was.
-pub fn engine_error(error: DataFusionError) -> Error {
+pub(crate) fn engine_error(error: DataFusionError) -> Error {
     match error {
         DataFusionError::External(inner) => match inner.downcast::<Error>() {
             Ok(ours) => *ours,
@@ -64,6 +64,6 @@ fn classify(error: DataFusionError) -> Error {
 }
 
 /// Turns ours into DataFusion's, to travel through a plan.
-pub fn to_engine_error(error: Error) -> DataFusionError {
+pub(crate) fn to_engine_error(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }

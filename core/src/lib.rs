@@ -25,7 +25,7 @@ mod transaction;
 mod writer;
 
 pub use extension::Extension;
-pub use lakehouse::{AppendResult, DeleteResult, Lakehouse, LakehouseBuilder, QueryResult, connect};
+pub use lakehouse::{AppendResult, CatalogLayer, DeleteResult, Lakehouse, LakehouseBuilder, QueryResult, connect};
 pub use manifest::{Entry, EntryStatus, FileContent, FileFormat};
 pub use query::split_statements;
 pub use table::inspect;

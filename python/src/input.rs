@@ -21,7 +21,7 @@ pub(crate) fn rows(data: &Bound<'_, PyAny>) -> PyResult<Box<dyn RecordBatchReade
     if let Ok(list) = data.cast::<PyList>() {
         return table.call_method1("from_pylist", (list,))?.extract::<AnyRecordBatch>()?.into_reader();
     }
-    if data.get_type().name()?.to_string() == "DataFrame" && has("to_numpy") {
+    if data.get_type().name()? == "DataFrame" && has("to_numpy") {
         return table.call_method1("from_pandas", (data,))?.extract::<AnyRecordBatch>()?.into_reader();
     }
     Err(to_py(&Error::invalid_input(
@@ -64,7 +64,8 @@ pub(crate) fn parameters(values: &Bound<'_, PyAny>) -> PyResult<ParamValues> {
         let pyarrow = value.py().import("pyarrow")?;
         let array = pyarrow.call_method1("array", (vec![value],))?.extract::<pyo3_arrow::PyArray>()?;
         let (array, _) = array.into_inner();
-        ScalarValue::try_from_array(&array, 0).map_err(|e| to_py(&Error::invalid_input(format!("a parameter cannot be used: {e}"))))
+        ScalarValue::try_from_array(&array, 0)
+            .map_err(|e| to_py(&Error::invalid_input(format!("a parameter cannot be used: {e}"))))
     };
     if let Ok(named) = values.cast::<PyDict>() {
         let mut all = Vec::new();

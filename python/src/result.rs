@@ -44,7 +44,9 @@ impl PyResultSet {
             Rows::Batches(batches) => batches,
             Rows::Stream(stream) => wait(py, stream.try_collect::<Vec<_>>())?,
             Rows::Gone => {
-                return Err(to_py(&Error::invalid_input("the rows of this result were read as a stream already: run the statement again")));
+                return Err(to_py(&Error::invalid_input(
+                    "the rows of this result were read as a stream already: run the statement again",
+                )));
             }
         };
         *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = Rows::Batches(batches.clone());
@@ -62,7 +64,9 @@ impl PyResultSet {
                 let handle = handle().map_err(|e| to_py(&e))?;
                 Ok(Box::new(StreamReader { stream, schema, handle }))
             }
-            Rows::Gone => Err(to_py(&Error::invalid_input("the rows of this result were read as a stream already: run the statement again"))),
+            Rows::Gone => Err(to_py(&Error::invalid_input(
+                "the rows of this result were read as a stream already: run the statement again",
+            ))),
         }
     }
 
@@ -163,7 +167,7 @@ impl RecordBatchReader for StreamReader {
 #[pymethods]
 impl PyResultSet {
     fn arrow<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let table = PyTable::try_new(self.batches(py)?, Arc::clone(&self.schema)).map_err(PyErr::from)?;
+        let table = PyTable::try_new(self.batches(py)?, Arc::clone(&self.schema))?;
         table.into_pyarrow(py)
     }
 
@@ -226,7 +230,7 @@ impl PyResultSet {
         requested_schema: Option<Bound<'py, PyCapsule>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
         let reader = self.reader()?;
-        let array_reader = pyo3_arrow::PyRecordBatchReader::new(reader);
+        let array_reader = PyRecordBatchReader::new(reader);
         let capsule = Py::new(py, array_reader)?.bind(py).call_method1("__arrow_c_stream__", (requested_schema,))?;
         Ok(capsule.cast_into::<PyCapsule>()?)
     }

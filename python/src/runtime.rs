@@ -19,7 +19,8 @@ pub(crate) fn handle() -> Result<Handle> {
         Some(runtime) => runtime,
         None => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tarndb").build();
-            let runtime = runtime.map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "no runtime could be started").with_source(e))?;
+            let runtime =
+                runtime.map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "no runtime could be started").with_source(e))?;
             RUNTIME.get_or_init(|| (std::process::id(), runtime))
         }
     };

@@ -139,6 +139,7 @@ def test_evolved_tables_of_pyiceberg(tmp_path):
     theirs.append(pyarrow.Table.from_pylist([{"a": 1, "b": "one", "st": {"x": 1}}], schema=schema))
     with theirs.update_schema() as update:
         update.rename_column("b", "c")
+    with theirs.update_schema() as update:
         update.update_column("a", LongType())
         update.add_column("b", StringType())
         update.add_column(("st", "y"), StringType())

@@ -117,10 +117,7 @@ pub extern "C" fn tarndb_version() -> *const c_char {
 /// # Safety
 /// `location` is a NUL-terminated string, `out` points at a place for the handle.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tarndb_lakehouse_connect(
-    location: *const c_char,
-    out: *mut *mut tarndb_lakehouse,
-) -> *mut tarndb_error {
+pub unsafe extern "C" fn tarndb_lakehouse_connect(location: *const c_char, out: *mut *mut tarndb_lakehouse) -> *mut tarndb_error {
     guarded(|| {
         if out.is_null() {
             return Err(Error::invalid_input("the place for the lake is NULL"));

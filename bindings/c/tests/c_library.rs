@@ -1,4 +1,5 @@
 //! The header is what cbindgen makes of the source, and a C program compiled against it runs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // these are tests
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

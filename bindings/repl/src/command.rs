@@ -50,8 +50,9 @@ pub(crate) async fn run(shell: &mut Shell, line: &str) -> Result<Next, Failure> 
         ".files" => shell.statement(&metadata_query(needed()?, "files")).await?,
         ".format" => {
             let name = needed()?;
-            shell.format = Format::from_str(name, true)
-                .map_err(|_| Error::invalid_input(format!("`{name}` is not a format: use table, csv, json, ndjson, markdown or vertical")))?;
+            shell.format = Format::from_str(name, true).map_err(|_| {
+                Error::invalid_input(format!("`{name}` is not a format: use table, csv, json, ndjson, markdown or vertical"))
+            })?;
         }
         ".timer" => match needed()? {
             "on" => shell.timer = true,

@@ -1,8 +1,9 @@
 use std::io::Write;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::csv::WriterBuilder;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Fields, Schema, SchemaRef};
 use arrow::json::{ArrayWriter, LineDelimitedWriter};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::ValueEnum;
@@ -59,9 +60,9 @@ impl Format {
             }
             Format::Csv => {
                 let mut writer = WriterBuilder::new().with_header(true).build(out);
-                writer.write(&RecordBatch::new_empty(schema)).map_err(broken)?;
+                writer.write(&flat(&RecordBatch::new_empty(schema))?).map_err(broken)?;
                 while let Some(batch) = rows.try_next().await? {
-                    writer.write(&batch).map_err(broken)?;
+                    writer.write(&flat(&batch)?).map_err(broken)?;
                 }
                 Ok(())
             }
@@ -85,7 +86,11 @@ impl Format {
 
     async fn print_table(self, schema: &SchemaRef, rows: &mut QueryResult, out: &mut impl Write) -> Result<(), Failure> {
         let mut table = Table::new();
-        table.load_preset(if self == Format::Markdown { comfy_table::presets::ASCII_MARKDOWN } else { comfy_table::presets::ASCII_FULL_CONDENSED });
+        table.load_preset(if self == Format::Markdown {
+            comfy_table::presets::ASCII_MARKDOWN
+        } else {
+            comfy_table::presets::ASCII_FULL_CONDENSED
+        });
         table.set_header(schema.fields().iter().map(|field| field.name().clone()));
         for (column, field) in table.column_iter_mut().zip(schema.fields()) {
             if field.data_type().is_numeric() {
@@ -109,6 +114,26 @@ impl Format {
         }
         Ok(())
     }
+}
+
+/// CSV has no nested values: they become text.
+fn flat(batch: &RecordBatch) -> Result<RecordBatch, Failure> {
+    let options = options();
+    let mut columns = Vec::with_capacity(batch.num_columns());
+    for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
+        if !field.data_type().is_nested() {
+            columns.push((field.name().clone(), Arc::clone(array), field.is_nullable()));
+            continue;
+        }
+        let formatter = ArrayFormatter::try_new(array, &options).map_err(broken)?;
+        let text = (0..array.len()).map(|row| array.is_valid(row).then(|| formatter.value(row).to_string()));
+        columns.push((field.name().clone(), Arc::new(text.collect::<StringArray>()), field.is_nullable()));
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let fields = columns.iter().map(|(name, array, nullable)| Field::new(name, array.data_type().clone(), *nullable));
+    let schema = Arc::new(Schema::new(fields.collect::<Fields>()));
+    let arrays = columns.into_iter().map(|(_, array, _)| array).collect();
+    RecordBatch::try_new_with_options(schema, arrays, &options).map_err(broken)
 }
 
 async fn print_plan(rows: &mut QueryResult, out: &mut impl Write) -> Result<(), Failure> {

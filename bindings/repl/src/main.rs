@@ -52,7 +52,6 @@ fn main() -> ExitCode {
     match runtime.block_on(start(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
-        Err(Failure::Reported) => ExitCode::FAILURE,
         Err(Failure::Error(error)) => {
             report(&error.report());
             ExitCode::FAILURE
@@ -64,8 +63,6 @@ fn main() -> ExitCode {
 #[derive(Debug)]
 enum Failure {
     Error(Error),
-    /// The message was printed already.
-    Reported,
     /// Whoever read the output has left, which is no failure.
     BrokenPipe,
 }

@@ -24,7 +24,12 @@ pub(crate) async fn run(shell: &mut Shell) -> Result<(), Failure> {
         // The first session has none.
         let _ = editor.load_history(history);
     }
-    writeln!(std::io::stdout(), "tarndb {}, {}. Statements end with `;`, .help helps.", env!("CARGO_PKG_VERSION"), shell.lake.location())?;
+    writeln!(
+        std::io::stdout(),
+        "tarndb {}, {}. Statements end with `;`, .help helps.",
+        env!("CARGO_PKG_VERSION"),
+        shell.lake.location()
+    )?;
     let mut sql = String::new();
     loop {
         match editor.readline(if sql.is_empty() { "tarndb> " } else { "     -> " }) {

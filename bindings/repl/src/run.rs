@@ -39,9 +39,8 @@ impl Shell {
     }
 
     pub(crate) async fn run_file(&mut self, file: &str) -> Result<(), Failure> {
-        let text = std::fs::read_to_string(file).map_err(|e| {
-            Error::new(ErrorKind::NotFound, format!("the file `{file}` cannot be read")).with_source(e)
-        })?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|e| Error::new(ErrorKind::NotFound, format!("the file `{file}` cannot be read")).with_source(e))?;
         Box::pin(self.run(&text)).await
     }
 

@@ -80,10 +80,8 @@ fn table_root(metadata_location: &str) -> &str {
 }
 
 fn apply(base: &LoadedTable, commit: &TableCommit) -> Result<TableMetadata> {
-    let mut builder = TableMetadataBuilder::new_from_metadata(
-        TableMetadata::clone(&base.metadata),
-        Some(base.metadata_location.clone()),
-    );
+    let mut builder =
+        TableMetadataBuilder::new_from_metadata(TableMetadata::clone(&base.metadata), Some(base.metadata_location.clone()));
     for update in &commit.updates {
         builder = update.clone().apply(builder)?;
     }
@@ -104,10 +102,7 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
     async fn list_namespaces(&self) -> Result<Vec<NamespaceIdent>> {
         let mut names = self.pointers.list_namespaces().await?;
         names.sort();
-        names
-            .into_iter()
-            .map(|name| Ok(NamespaceIdent::from_strs(name.split('.'))?))
-            .collect()
+        names.into_iter().map(|name| Ok(NamespaceIdent::from_strs(name.split('.'))?)).collect()
     }
 
     async fn namespace_exists(&self, namespace: &NamespaceIdent) -> Result<bool> {
@@ -175,11 +170,7 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
             files.extend(commit.files.iter().cloned());
             files.push(NewFile { location: location.clone(), content: metadata_file::serialize(&metadata)?.into() });
             swaps.push(PointerSwap { ident: commit.ident.clone(), expected: base.metadata_location, new: location.clone() });
-            results.push(LoadedTable {
-                ident: commit.ident.clone(),
-                metadata_location: location,
-                metadata: Arc::new(metadata),
-            });
+            results.push(LoadedTable { ident: commit.ident.clone(), metadata_location: location, metadata: Arc::new(metadata) });
         }
         let written = self.write(&files).await;
         let outcome = match written {

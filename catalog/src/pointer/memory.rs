@@ -86,10 +86,7 @@ impl PointerStore for MemoryPointers {
         if all.get(&target).is_some_and(|tables| tables.contains_key(to.name())) {
             return Err(table_exists(to));
         }
-        let location = all
-            .get_mut(&source)
-            .and_then(|tables| tables.remove(from.name()))
-            .ok_or_else(|| no_such_table(from))?;
+        let location = all.get_mut(&source).and_then(|tables| tables.remove(from.name())).ok_or_else(|| no_such_table(from))?;
         all.entry(target).or_default().insert(to.name().to_string(), location);
         Ok(())
     }

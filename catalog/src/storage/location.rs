@@ -36,7 +36,9 @@ impl Location {
         if let Some(rest) = text.strip_prefix("file:") {
             let path = rest.strip_prefix("//").unwrap_or(rest);
             if !path.starts_with('/') {
-                return Err(Error::invalid_input(format!("`{text}` is not a file location: it needs an absolute path, as in `file:///dir`")));
+                return Err(Error::invalid_input(format!(
+                    "`{text}` is not a file location: it needs an absolute path, as in `file:///dir`"
+                )));
             }
             return Self::file(FsPath::new(path));
         }
@@ -61,9 +63,7 @@ impl Location {
                 Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
             }
         }
-        let text = clean
-            .to_str()
-            .ok_or_else(|| Error::invalid_input(format!("`{}` is not valid UTF-8", clean.display())))?;
+        let text = clean.to_str().ok_or_else(|| Error::invalid_input(format!("`{}` is not valid UTF-8", clean.display())))?;
         Ok(Self { scheme: Scheme::File, url: format!("file://{}", text.trim_end_matches('/')) })
     }
 
@@ -96,9 +96,7 @@ impl Location {
 
     /// One spelling for a location of this scheme: `/a`, `file:/a`, `file://a`-free and `file:///a` become `file:///a`.
     pub(super) fn canonical(&self, location: &str) -> Result<String> {
-        let foreign = || {
-            Error::unsupported(format!("`{location}` is not in the storage of this lake, `{}`", self.url))
-        };
+        let foreign = || Error::unsupported(format!("`{location}` is not in the storage of this lake, `{}`", self.url));
         let rest = match &self.scheme {
             Scheme::File if location.starts_with('/') => location,
             Scheme::File => location.strip_prefix("file:").ok_or_else(foreign)?,

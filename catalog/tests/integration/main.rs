@@ -1,4 +1,5 @@
 //! The conformance suite of catalogs, over each of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // these are tests
 
 mod storage;
 mod suite;

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use iceberg::{NamespaceIdent, TableIdent};
 use tarndb_catalog::{Error, Result, Storage};
 
-pub use builder::{LakehouseBuilder, connect};
+pub use builder::{CatalogLayer, LakehouseBuilder, connect};
 pub use result::QueryResult;
 pub(crate) use tables::append_rows;
 pub use tables::{AppendResult, DeleteResult};

@@ -30,9 +30,7 @@ impl QueryResult {
     pub(crate) fn from_engine(rows: SendableRecordBatchStream) -> Self {
         let schema = plain_schema(&rows.schema());
         let target = Arc::clone(&schema);
-        let batches = rows
-            .map_err(engine_error)
-            .and_then(move |batch| futures::future::ready(plain_batch(&batch, &target)));
+        let batches = rows.map_err(engine_error).and_then(move |batch| futures::future::ready(plain_batch(&batch, &target)));
         Self { schema, batches: batches.boxed() }
     }
 

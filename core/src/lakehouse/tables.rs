@@ -94,7 +94,13 @@ impl Lakehouse {
     ///
     /// # Errors
     /// `InvalidInput` for unknown columns and wrong predicates.
-    pub async fn scan(&self, table: &Table, columns: Option<&[String]>, predicate: Option<&str>, limit: Option<usize>) -> Result<QueryResult> {
+    pub async fn scan(
+        &self,
+        table: &Table,
+        columns: Option<&[String]>,
+        predicate: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<QueryResult> {
         query::scan_table(self, table, columns, predicate, limit).boxed().await
     }
 

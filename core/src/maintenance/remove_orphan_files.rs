@@ -28,7 +28,10 @@ pub struct RemoveOrphanFilesOptions {
 pub async fn remove_orphan_files(table: &Table, options: &RemoveOrphanFilesOptions) -> Result<Vec<String>> {
     let env = table.env();
     if !properties::get_or(table.metadata(), properties::GC_ENABLED, true)? {
-        return Err(Error::invalid_input(format!("files of `{}` must not be removed: its property `gc.enabled` is false", table.ident())));
+        return Err(Error::invalid_input(format!(
+            "files of `{}` must not be removed: its property `gc.enabled` is false",
+            table.ident()
+        )));
     }
     let now_ms = env.storage.clock().now_ms();
     let floor_ms = now_ms - FLOOR_MS;

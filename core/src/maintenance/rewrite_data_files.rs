@@ -4,10 +4,9 @@ use std::sync::Arc;
 use datafusion::physical_expr::PhysicalExpr;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use iceberg::spec::Struct;
 use tarndb_catalog::{Error, ErrorKind, Result};
 
-use crate::scan::{DeleteLoader, Pruner, ScanTask, open_rows, plan};
+use crate::scan::{DeleteLoader, Pruner, ReadSchema, ScanTask, open_rows, plan};
 use crate::table::{Table, engine_schema, properties};
 use crate::transaction::{Caller, RewriteFiles, Transaction, WrittenFile};
 use crate::writer::{Matching, conform, write_rows};
@@ -156,17 +155,17 @@ async fn groups(
     sizes: &Sizes,
     loader: &DeleteLoader,
 ) -> Result<Vec<Vec<ScanTask>>> {
-    let mut partitions: BTreeMap<(i32, String), (Struct, Vec<(ScanTask, bool)>)> = BTreeMap::new();
+    let mut partitions: BTreeMap<(i32, String), Vec<(ScanTask, bool)>> = BTreeMap::new();
     for task in tasks {
         let much_deleted = is_much_deleted(&task, options, loader).await?;
         let wanted = options.rewrite_all || much_deleted || task.file_size < sizes.min || task.file_size > sizes.max;
         if wanted {
             let key = (task.spec_id, format!("{:?}", task.partition));
-            partitions.entry(key).or_insert_with(|| (task.partition.clone(), Vec::new())).1.push((task, much_deleted));
+            partitions.entry(key).or_default().push((task, much_deleted));
         }
     }
     let mut result = Vec::new();
-    for (_, (_, candidates)) in partitions {
+    for (_, candidates) in partitions {
         for bin in bins(candidates, options.max_file_group_size_bytes) {
             let bytes: u64 = bin.iter().map(|(task, _)| task.file_size).sum();
             let enough_files = bin.len() > 1 && bin.len() >= options.min_input_files;
@@ -243,10 +242,11 @@ async fn rewrite_groups(
 
 async fn rewrite_group(table: &Table, group: Vec<ScanTask>, loader: &Arc<DeleteLoader>) -> Result<Vec<WrittenFile>> {
     let plain = table.arrow_schema()?;
-    let (loader, read_schema, storage) = (Arc::clone(loader), Arc::clone(&plain), table.env().storage.clone());
+    let read = ReadSchema { with_ids: Arc::clone(&plain), output: Arc::clone(&plain) };
+    let (loader, storage) = (Arc::clone(loader), table.env().storage.clone());
     let rows = stream::iter(group)
         .then(move |task| {
-            let (loader, schema, storage) = (Arc::clone(&loader), Arc::clone(&read_schema), storage.clone());
+            let (loader, schema, storage) = (Arc::clone(&loader), read.clone(), storage.clone());
             async move { open_rows(&storage, &loader, &task, &schema, false, BATCH_ROWS).await }
         })
         .try_flatten()

@@ -149,12 +149,7 @@ impl<'a> Container<'a> {
         let schema = header.get("avro.schema").ok_or_else(|| damaged("no schema in its header"))?;
         let schema: Value = serde_json::from_slice(schema).map_err(|e| damaged("its schema is not JSON").with_source(e))?;
         let codec = header.get("avro.codec").map_or(Cow::Borrowed("null"), |codec| String::from_utf8_lossy(codec));
-        Ok(Self {
-            schema: Schema::parse(&schema, &mut HashMap::new(), 0)?,
-            codec: codec.into_owned(),
-            sync,
-            rest: cursor.0,
-        })
+        Ok(Self { schema: Schema::parse(&schema, &mut HashMap::new(), 0)?, codec: codec.into_owned(), sync, rest: cursor.0 })
     }
 
     /// The next block: how many records it holds, and their bytes. `None` at the end.

@@ -106,7 +106,7 @@ pub(crate) enum Count {
 
 /// A manifest, decoded into columns. Immutable, as its file is.
 #[derive(Debug)]
-pub struct ManifestColumns {
+pub(crate) struct ManifestColumns {
     entries: Vec<Entry>,
     stats: HashMap<i32, ColumnStats>,
     arena: Vec<u8>,
@@ -121,7 +121,7 @@ pub(crate) struct Inherited {
 
 impl ManifestColumns {
     /// The entries, removed ones included.
-    pub fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
@@ -402,12 +402,8 @@ fn partition_value(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Option<Li
         Schema::Boolean => PrimitiveLiteral::Boolean(cursor.byte()? != 0),
         Schema::Int => PrimitiveLiteral::Int(cursor.int()?),
         Schema::Long => PrimitiveLiteral::Long(cursor.long()?),
-        Schema::Float => {
-            PrimitiveLiteral::Float(f32::from_le_bytes(cursor.take(4)?.try_into().map_err(short)?).into())
-        }
-        Schema::Double => {
-            PrimitiveLiteral::Double(f64::from_le_bytes(cursor.take(8)?.try_into().map_err(short)?).into())
-        }
+        Schema::Float => PrimitiveLiteral::Float(f32::from_le_bytes(cursor.take(4)?.try_into().map_err(short)?).into()),
+        Schema::Double => PrimitiveLiteral::Double(f64::from_le_bytes(cursor.take(8)?.try_into().map_err(short)?).into()),
         Schema::String => PrimitiveLiteral::String(cursor.string()?.to_string()),
         Schema::Bytes(Logical::Decimal) => unscaled(cursor.bytes()?)?,
         Schema::Bytes(_) => PrimitiveLiteral::Binary(cursor.bytes()?.to_vec()),

@@ -9,5 +9,5 @@ mod cache;
 mod columns;
 
 pub(crate) use cache::ManifestCache;
-pub use columns::{Entry, EntryStatus, FileContent, FileFormat, ManifestColumns};
-pub(crate) use columns::Count;
+pub(crate) use columns::{Count, ManifestColumns};
+pub use columns::{Entry, EntryStatus, FileContent, FileFormat};

@@ -10,7 +10,8 @@ pub(super) fn wait<T: Send>(future: impl Future<Output = Result<T>> + Send) -> R
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "no runtime could be started").with_source(e))?;
+            let runtime =
+                runtime.map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "no runtime could be started").with_source(e))?;
             runtime.block_on(future)
         });
         thread.join().unwrap_or_else(|_| Err(Error::internal("a helper thread stopped")))

@@ -29,7 +29,11 @@ impl NewTable {
     }
 
     /// With the columns of an Arrow schema.
-    pub(crate) fn from_arrow(schema: &ArrowSchemaRef, partition_by: &[String], properties: Vec<(String, String)>) -> Result<Self> {
+    pub(crate) fn from_arrow(
+        schema: &ArrowSchemaRef,
+        partition_by: &[String],
+        properties: Vec<(String, String)>,
+    ) -> Result<Self> {
         let fields = partition_by.iter().map(|text| parse_transform(text)).collect::<Result<Vec<_>>>()?;
         Ok(Self::new(columns_of(schema)?, fields, properties))
     }
@@ -114,7 +118,9 @@ pub(crate) async fn create_table(lake: &Lakehouse, ident: &TableIdent, new: NewT
     match properties.remove("format-version").as_deref() {
         None | Some("2") => {}
         Some(version @ ("1" | "3")) => {
-            return Err(Error::unsupported(format!("tables of format version {version} cannot be created yet: leave out `format-version`")));
+            return Err(Error::unsupported(format!(
+                "tables of format version {version} cannot be created yet: leave out `format-version`"
+            )));
         }
         Some(other) => return Err(Error::invalid_input(format!("`{other}` is not a format version"))),
     }
@@ -139,14 +145,19 @@ pub(crate) async fn create_table(lake: &Lakehouse, ident: &TableIdent, new: NewT
 
 /// A name as part of a path: what is unusual becomes `_`; the table's uuid keeps it unique.
 fn folder(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect::<String>()
+    name.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
+        .collect::<String>()
         .trim_start_matches('.')
         .to_string()
 }
 
 fn check_names(ident: &TableIdent, columns: &[NestedField]) -> Result<()> {
     if ident.name().contains('$') {
-        return Err(Error::invalid_input(format!("`{}` cannot be a table's name: `$` begins the name of a metadata table", ident.name())));
+        return Err(Error::invalid_input(format!(
+            "`{}` cannot be a table's name: `$` begins the name of a metadata table",
+            ident.name()
+        )));
     }
     let mut seen = std::collections::HashSet::new();
     for column in columns {
@@ -164,9 +175,13 @@ fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundP
     let mut builder = UnboundPartitionSpec::builder();
     for PartitionField { column, transform } in fields {
         let source = schema.field_by_name(column);
-        let source = source.ok_or_else(|| Error::invalid_input(format!("the table is partitioned by `{column}`, which is not a column")))?;
+        let source = source
+            .ok_or_else(|| Error::invalid_input(format!("the table is partitioned by `{column}`, which is not a column")))?;
         if !matches!(*source.field_type, Type::Primitive(_)) || transform.result_type(&source.field_type).is_err() {
-            return Err(Error::invalid_input(format!("a table cannot be partitioned by {transform} of `{column}`, which is {}", source.field_type)));
+            return Err(Error::invalid_input(format!(
+                "a table cannot be partitioned by {transform} of `{column}`, which is {}",
+                source.field_type
+            )));
         }
         let suffix = match transform {
             Transform::Identity => String::new(),

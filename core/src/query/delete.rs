@@ -83,7 +83,9 @@ fn target(statement: &Delete) -> Result<(ObjectName, Option<TableAlias>)> {
     match from.as_slice() {
         [only] if only.joins.is_empty() => match &only.relation {
             TableFactor::Table { name, alias, args: None, version: None, .. } => Ok((name.clone(), alias.clone())),
-            TableFactor::Table { version: Some(_), .. } => Err(Error::invalid_input("an earlier version of a table cannot be changed")),
+            TableFactor::Table { version: Some(_), .. } => {
+                Err(Error::invalid_input("an earlier version of a table cannot be changed"))
+            }
             _ => unsupported("something other than a table"),
         },
         _ => unsupported("several tables"),
@@ -181,10 +183,14 @@ fn condition(plan: &LogicalPlan) -> Condition {
     let walked = plan.apply(|node| {
         if let LogicalPlan::Filter(filter) = node {
             let over_columns = !filter.predicate.exists(|expr| {
-                Ok(matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::OuterReferenceColumn(..)))
+                Ok(matches!(
+                    expr,
+                    Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::OuterReferenceColumn(..)
+                ))
             })?;
             if over_columns {
-                found = Condition::OverColumns(datafusion::logical_expr::expr_rewriter::unnormalize_col(filter.predicate.clone()));
+                found =
+                    Condition::OverColumns(datafusion::logical_expr::expr_rewriter::unnormalize_col(filter.predicate.clone()));
             }
             return Ok(TreeNodeRecursion::Stop);
         }
@@ -247,7 +253,14 @@ fn columns_of_total_condition(table: &Table, condition: &Expr) -> Option<HashSet
                 Expr::BinaryExpr(binary) => {
                     total &= matches!(
                         binary.op,
-                        Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq | Operator::And | Operator::Or
+                        Operator::Eq
+                            | Operator::NotEq
+                            | Operator::Lt
+                            | Operator::LtEq
+                            | Operator::Gt
+                            | Operator::GtEq
+                            | Operator::And
+                            | Operator::Or
                     );
                 }
                 Expr::Not(_) | Expr::Between(_) | Expr::InList(_) | Expr::Cast(_) => {}
@@ -262,7 +275,8 @@ fn columns_of_total_condition(table: &Table, condition: &Expr) -> Option<HashSet
 fn collect(batch: &RecordBatch, found: &mut BTreeMap<String, RoaringTreemap>) -> Result<()> {
     let missing = || Error::internal("the query of a DELETE gave no positions");
     let files = batch.column_by_name(FILE_COLUMN).and_then(|column| column.as_string_opt::<i32>()).ok_or_else(missing)?;
-    let positions = batch.column_by_name(POSITION_COLUMN).and_then(|column| column.as_primitive_opt::<Int64Type>()).ok_or_else(missing)?;
+    let positions =
+        batch.column_by_name(POSITION_COLUMN).and_then(|column| column.as_primitive_opt::<Int64Type>()).ok_or_else(missing)?;
     let mut row = 0;
     while row < files.len() {
         let file = files.value(row);
@@ -330,7 +344,9 @@ fn isolation_is_serializable(table: &Table) -> Result<bool> {
     match table.metadata().properties().get(KEY).map(String::as_str) {
         None | Some("serializable") => Ok(true),
         Some("snapshot") => Ok(false),
-        Some(other) => Err(Error::invalid_input(format!("table property `{KEY}` has the value `{other}`: use serializable or snapshot"))),
+        Some(other) => {
+            Err(Error::invalid_input(format!("table property `{KEY}` has the value `{other}`: use serializable or snapshot")))
+        }
     }
 }
 
@@ -341,12 +357,13 @@ fn conflict_filter(lake: &Lakehouse, table: &Table, condition: Option<&Condition
     };
     let schema = engine_schema(table.schema())?;
     let columns = datafusion::common::DFSchema::try_from(Arc::clone(&schema)).map_err(engine_error)?;
-    let filters = split_conjunction(expr).into_iter().map(|part| lake.session_context().create_physical_expr(part.clone(), &columns));
+    let filters =
+        split_conjunction(expr).into_iter().map(|part| lake.session_context().create_physical_expr(part.clone(), &columns));
     let filters = filters.collect::<std::result::Result<Vec<_>, _>>().map_err(engine_error)?;
     let pruner = Pruner::new(Arc::clone(table.schema()), schema, &filters)?;
     let metadata = Arc::clone(table.metadata());
     Ok(Box::new(move |columns, row, _| {
         // Bounds alone: a file in doubt conflicts.
-        pruner.keep_files(&metadata, -1, columns, &[row]).map_or(true, |keep| keep.first() != Some(&false))
+        pruner.keep_files(&metadata, -1, columns, &[row]).first() != Some(&false)
     }))
 }

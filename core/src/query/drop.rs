@@ -1,5 +1,5 @@
-use iceberg::{NamespaceIdent, TableIdent};
 use futures::TryStreamExt;
+use iceberg::{NamespaceIdent, TableIdent};
 use tarndb_catalog::{ErrorKind, Result};
 
 use crate::lakehouse::{Lakehouse, QueryResult};
@@ -25,7 +25,12 @@ pub(crate) async fn drop_table(lake: &Lakehouse, table: &TableIdent, purge: bool
     Ok(())
 }
 
-pub(super) async fn drop_namespace(lake: &Lakehouse, name: &NamespaceIdent, if_exists: bool, cascade: bool) -> Result<QueryResult> {
+pub(super) async fn drop_namespace(
+    lake: &Lakehouse,
+    name: &NamespaceIdent,
+    if_exists: bool,
+    cascade: bool,
+) -> Result<QueryResult> {
     let catalog = &lake.env().catalog;
     if cascade && catalog.namespace_exists(name).await? {
         for table in catalog.list_tables(name).await? {

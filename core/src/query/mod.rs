@@ -63,7 +63,11 @@ pub(crate) async fn execute(lake: &Lakehouse, sql: &str, params: Option<ParamVal
         Statement::Describe { table } => show::describe(lake, &table).await,
         Statement::Engine(statement) => {
             let (state, plan) = plan(lake, statement, params).await?;
-            run_plan(state, plan).await
+            match plan {
+                // SET and its kin change the session itself, not this statement's copy of it.
+                LogicalPlan::Statement(_) => run_in(lake.session_context(), plan).await,
+                plan => run_plan(state, plan).await,
+            }
         }
     }
 }
@@ -82,7 +86,10 @@ async fn plan(lake: &Lakehouse, statement: EngineStatement, params: Option<Param
 }
 
 async fn run_plan(state: SessionState, plan: LogicalPlan) -> Result<QueryResult> {
-    let context = SessionContext::new_with_state(state);
+    run_in(&SessionContext::new_with_state(state), plan).await
+}
+
+async fn run_in(context: &SessionContext, plan: LogicalPlan) -> Result<QueryResult> {
     let frame = context.execute_logical_plan(plan).await.map_err(engine_error)?;
     let rows = frame.execute_stream().await.map_err(engine_error)?;
     Ok(QueryResult::from_engine(rows))

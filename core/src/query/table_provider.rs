@@ -12,8 +12,8 @@ use tarndb_catalog::Result;
 
 use super::session::store_url;
 use crate::error::to_engine_error;
-use crate::scan::{FILE_COLUMN, POSITION_COLUMN, PositionScanExec, Pruner, ScanRequest, ScanTask, plan, scan_exec};
-use crate::table::{Table, engine_schema};
+use crate::scan::{FILE_COLUMN, POSITION_COLUMN, PositionScanExec, Pruner, ReadSchema, ScanRequest, ScanTask, plan, scan_exec};
+use crate::table::{Table, engine_schema, engine_schema_with_ids};
 
 /// One version of a table, for DataFusion.
 #[derive(Debug)]
@@ -69,7 +69,8 @@ impl TableProvider for IcebergTableProvider {
         limit: Option<usize>,
     ) -> EngineResult<Arc<dyn ExecutionPlan>> {
         let physical = physical_filters(session, &self.schema, filters)?;
-        let pruner = Pruner::new(Arc::clone(self.table.schema()), Arc::clone(&self.schema), &physical).map_err(to_engine_error)?;
+        let pruner =
+            Pruner::new(Arc::clone(self.table.schema()), Arc::clone(&self.schema), &physical).map_err(to_engine_error)?;
         let (mut tasks, counts) = plan(&self.table, &pruner).await.map_err(to_engine_error)?;
         if let Some(limit) = limit.filter(|_| filters.is_empty()) {
             tasks = limited(tasks, limit);
@@ -136,7 +137,8 @@ impl TableProvider for PositionTableProvider {
         _limit: Option<usize>,
     ) -> EngineResult<Arc<dyn ExecutionPlan>> {
         let physical = physical_filters(session, &self.schema, filters)?;
-        let pruner = Pruner::new(Arc::clone(self.table.schema()), Arc::clone(&self.schema), &physical).map_err(to_engine_error)?;
+        let pruner =
+            Pruner::new(Arc::clone(self.table.schema()), Arc::clone(&self.schema), &physical).map_err(to_engine_error)?;
         let (mut tasks, _) = plan(&self.table, &pruner).await.map_err(to_engine_error)?;
         {
             let skip = self.skip.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +146,9 @@ impl TableProvider for PositionTableProvider {
         }
         let partitions = session.config().target_partitions();
         let storage = self.table.env().storage.clone();
-        let scan = PositionScanExec::try_new(storage, &self.schema, projection, tasks, partitions).map_err(to_engine_error)?;
+        let with_ids = engine_schema_with_ids(self.table.schema()).map_err(to_engine_error)?;
+        let read = ReadSchema { with_ids, output: Arc::clone(&self.schema) };
+        let scan = PositionScanExec::try_new(storage, &read, projection, tasks, partitions).map_err(to_engine_error)?;
         Ok(Arc::new(scan))
     }
 }

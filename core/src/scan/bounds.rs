@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryBuilder, Float32Array,
-    Float64Array, Int32Array, Int64Array, StringViewArray, Time64MicrosecondArray, TimestampMicrosecondArray,
-    TimestampNanosecondArray,
+    ArrayRef, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryBuilder, Float32Array, Float64Array,
+    Int32Array, Int64Array, StringViewArray, Time64MicrosecondArray, TimestampMicrosecondArray, TimestampNanosecondArray,
 };
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
@@ -78,9 +77,9 @@ pub(super) fn array<'a>(data_type: &DataType, end: End, bounds: impl Iterator<It
         DataType::Float64 => {
             Arc::new(bounds.map(|b| Some(wide_zero(double(b?)?, end)).filter(|f| !f.is_nan())).collect::<Float64Array>())
         }
-        DataType::Decimal128(precision, scale) => Arc::new(
-            bounds.map(|b| decimal(b?)).collect::<Decimal128Array>().with_precision_and_scale(*precision, *scale).ok()?,
-        ),
+        DataType::Decimal128(precision, scale) => {
+            Arc::new(bounds.map(|b| decimal(b?)).collect::<Decimal128Array>().with_precision_and_scale(*precision, *scale).ok()?)
+        }
         DataType::Utf8View => Arc::new(bounds.map(|b| std::str::from_utf8(b?).ok()).collect::<StringViewArray>()),
         DataType::BinaryView => Arc::new(bounds.collect::<BinaryViewArray>()),
         DataType::FixedSizeBinary(size) => {

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
+use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use futures::TryStreamExt;
 use iceberg::spec::{ManifestFile, Struct};
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use parquet::arrow::async_reader::ParquetObjectReader;
 use parquet::file::metadata::ParquetMetaData;
-use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
-use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, ErrorKind, Result, Storage};
 use tokio::sync::OnceCell;
@@ -148,11 +148,13 @@ impl DeleteLoader {
 
     async fn load(&self, file: &DeleteFile) -> Result<Arc<PositionsByFile>> {
         let read = self.read(file).await;
-        read.map(Arc::new).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Error::data_invalid("position delete file is missing").with_source(e),
-            _ => e,
-        }
-        .with_context("file", file.path.clone()))
+        read.map(Arc::new).map_err(|e| {
+            match e.kind() {
+                ErrorKind::NotFound => Error::data_invalid("position delete file is missing").with_source(e),
+                _ => e,
+            }
+            .with_context("file", file.path.clone())
+        })
     }
 
     async fn read(&self, file: &DeleteFile) -> Result<PositionsByFile> {
@@ -174,7 +176,8 @@ fn collect_positions(batch: &RecordBatch, result: &mut HashMap<String, RoaringTr
         let index = super::field_ids::index_of(schema.fields(), id).or_else(|| schema.index_of(name).ok());
         let array = index.map(|index| batch.column(index));
         let array = array.ok_or_else(|| Error::data_invalid(format!("position delete file has no column `{name}`")))?;
-        let array = cast(array, data_type).map_err(|e| Error::data_invalid(format!("column `{name}` has a wrong type")).with_source(e))?;
+        let array = cast(array, data_type)
+            .map_err(|e| Error::data_invalid(format!("column `{name}` has a wrong type")).with_source(e))?;
         if array.null_count() > 0 {
             return Err(Error::data_invalid(format!("column `{name}` of a position delete file has NULLs")));
         }
@@ -246,10 +249,7 @@ mod tests {
     fn selectors_cover_a_row_group_exactly() {
         let deleted: RoaringTreemap = [3, 4, 9, 10, 25].into_iter().collect();
         let runs = selectors(&deleted, 0, 10);
-        assert_eq!(
-            runs,
-            vec![RowSelector::select(3), RowSelector::skip(2), RowSelector::select(4), RowSelector::skip(1)]
-        );
+        assert_eq!(runs, vec![RowSelector::select(3), RowSelector::skip(2), RowSelector::select(4), RowSelector::skip(1)]);
         assert_eq!(selectors(&deleted, 10, 10), vec![RowSelector::skip(1), RowSelector::select(9)]);
         assert_eq!(selectors(&deleted, 30, 5), vec![RowSelector::select(5)]);
         assert!(selectors(&deleted, 30, 0).is_empty());

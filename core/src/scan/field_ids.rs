@@ -95,12 +95,18 @@ fn missing<T>(field: &Field) -> EngineResult<T> {
     exec_err!("the data file lacks the required column `{}`", field.name())
 }
 
-/// Rows of a file in the table's schema.
-pub(super) fn adapt_batch(batch: &RecordBatch, schema: &SchemaRef) -> EngineResult<RecordBatch> {
+/// An array of a file as the table's field with ids says, in the type that `plain` gives it without them.
+fn adapt_to(array: &ArrayRef, with_ids: &Field, plain: &DataType) -> EngineResult<ArrayRef> {
+    let adapted = adapt(array, with_ids)?;
+    if adapted.data_type() == plain { Ok(adapted) } else { Ok(cast(&adapted, plain)?) }
+}
+
+/// Rows of a file in the table's schema: `with_ids` finds the columns, `schema` is what comes out.
+pub(super) fn adapt_batch(batch: &RecordBatch, with_ids: &SchemaRef, schema: &SchemaRef) -> EngineResult<RecordBatch> {
     let file = batch.schema();
-    let columns = schema.fields().iter().map(|field| match find(file.fields(), field) {
-        Some(index) => adapt(batch.column(index), field),
-        None if field.is_nullable() => Ok(new_null_array(field.data_type(), batch.num_rows())),
+    let columns = with_ids.fields().iter().zip(schema.fields()).map(|(field, plain)| match find(file.fields(), field) {
+        Some(index) => adapt_to(batch.column(index), field, plain.data_type()),
+        None if field.is_nullable() => Ok(new_null_array(plain.data_type(), batch.num_rows())),
         None => missing(field),
     });
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -114,31 +120,45 @@ pub(super) fn needed_columns(file: &ArrowSchema, schema: &SchemaRef) -> Vec<usiz
 
 /// Rewrites expressions over the table's schema into expressions over a file's.
 #[derive(Debug)]
-pub(super) struct FieldIdAdapterFactory;
+pub(super) struct FieldIdAdapterFactory {
+    /// The table's schema with the ids of nested fields too.
+    pub(super) with_ids: SchemaRef,
+}
 
 impl PhysicalExprAdapterFactory for FieldIdAdapterFactory {
     fn create(&self, logical: SchemaRef, physical: SchemaRef) -> EngineResult<Arc<dyn PhysicalExprAdapter>> {
         let columns = logical
             .fields()
             .iter()
-            .map(|field| (field.name().clone(), (Arc::clone(field), find(physical.fields(), field))))
-            .collect();
+            .map(|plain| {
+                let with_ids = self.with_ids.field_with_name(plain.name())?;
+                let index = find(physical.fields(), with_ids);
+                let column = AdaptedColumn { plain: Arc::clone(plain), with_ids: Arc::new(with_ids.clone()), index };
+                Ok((plain.name().clone(), column))
+            })
+            .collect::<EngineResult<_>>()?;
         Ok(Arc::new(FieldIdAdapter { columns, physical }))
     }
 }
 
+/// A column of the table and where a file has it.
+#[derive(Debug)]
+struct AdaptedColumn {
+    plain: FieldRef,
+    with_ids: FieldRef,
+    index: Option<usize>,
+}
+
 #[derive(Debug)]
 struct FieldIdAdapter {
-    columns: HashMap<String, (FieldRef, Option<usize>)>,
+    columns: HashMap<String, AdaptedColumn>,
     physical: SchemaRef,
 }
 
 impl FieldIdAdapter {
     fn column(&self, column: &Column) -> EngineResult<Arc<dyn PhysicalExpr>> {
-        let (logical, index) = self
-            .columns
-            .get(column.name())
-            .ok_or_else(|| exec_datafusion_err!("the table has no column `{}`", column.name()))?;
+        let AdaptedColumn { plain: logical, with_ids, index } =
+            self.columns.get(column.name()).ok_or_else(|| exec_datafusion_err!("the table has no column `{}`", column.name()))?;
         let Some(index) = index else {
             if !logical.is_nullable() {
                 return missing(logical);
@@ -147,11 +167,11 @@ impl FieldIdAdapter {
         };
         let file_field = self.physical.field(*index);
         let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(file_field.name(), *index));
-        if same(file_field, logical) {
+        if file_field.data_type() == logical.data_type() && (same(file_field, with_ids) || !file_field.data_type().is_nested()) {
             return Ok(column);
         }
         if file_field.data_type().is_nested() || logical.data_type().is_nested() {
-            return Ok(Arc::new(AdaptExpr { child: column, to: Arc::clone(logical) }));
+            return Ok(Arc::new(AdaptExpr { child: column, with_ids: Arc::clone(with_ids), to: Arc::clone(logical) }));
         }
         Ok(Arc::new(CastExpr::new(column, logical.data_type().clone(), None)))
     }
@@ -171,12 +191,13 @@ impl PhysicalExprAdapter for FieldIdAdapter {
 #[derive(Debug, Clone, Eq)]
 struct AdaptExpr {
     child: Arc<dyn PhysicalExpr>,
+    with_ids: FieldRef,
     to: FieldRef,
 }
 
 impl PartialEq for AdaptExpr {
     fn eq(&self, other: &Self) -> bool {
-        self.child.eq(&other.child) && self.to == other.to
+        self.child.eq(&other.child) && self.with_ids == other.with_ids && self.to == other.to
     }
 }
 
@@ -208,7 +229,7 @@ impl PhysicalExpr for AdaptExpr {
 
     fn evaluate(&self, batch: &RecordBatch) -> EngineResult<ColumnarValue> {
         let array = self.child.evaluate(batch)?.into_array(batch.num_rows())?;
-        Ok(ColumnarValue::Array(adapt(&array, &self.to)?))
+        Ok(ColumnarValue::Array(adapt_to(&array, &self.with_ids, self.to.data_type())?))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
@@ -217,7 +238,7 @@ impl PhysicalExpr for AdaptExpr {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> EngineResult<Arc<dyn PhysicalExpr>> {
         let child = children.pop().ok_or_else(|| exec_datafusion_err!("an adapted column without its column"))?;
-        Ok(Arc::new(Self { child, to: Arc::clone(&self.to) }))
+        Ok(Arc::new(Self { child, with_ids: Arc::clone(&self.with_ids), to: Arc::clone(&self.to) }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

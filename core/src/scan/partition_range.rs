@@ -56,9 +56,7 @@ pub(super) fn scalar(data_type: &DataType, value: &PrimitiveLiteral) -> Option<S
         (DataType::Decimal128(p, s), PrimitiveLiteral::Int128(n)) => ScalarValue::Decimal128(Some(*n), *p, *s),
         (DataType::Utf8View, PrimitiveLiteral::String(text)) => ScalarValue::Utf8View(Some(text.clone())),
         (DataType::BinaryView, PrimitiveLiteral::Binary(bytes)) => ScalarValue::BinaryView(Some(bytes.clone())),
-        (DataType::FixedSizeBinary(n), PrimitiveLiteral::Binary(bytes)) => {
-            ScalarValue::FixedSizeBinary(*n, Some(bytes.clone()))
-        }
+        (DataType::FixedSizeBinary(n), PrimitiveLiteral::Binary(bytes)) => ScalarValue::FixedSizeBinary(*n, Some(bytes.clone())),
         (DataType::FixedSizeBinary(16), PrimitiveLiteral::UInt128(id)) => {
             ScalarValue::FixedSizeBinary(16, Some(id.to_be_bytes().to_vec()))
         }

@@ -50,7 +50,7 @@ async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, Pl
     let (data, deletes): (Vec<_>, Vec<_>) =
         list.iter().cloned().partition(|manifest| manifest.content == ManifestContentType::Data);
     counts.manifests = data.len();
-    let keep = pruner.keep_manifests(metadata, &data)?;
+    let keep = pruner.keep_manifests(metadata, &data);
     let data: Vec<_> = data.into_iter().zip(keep).filter_map(|(manifest, keep)| keep.then_some(manifest)).collect();
     counts.manifests_pruned = counts.manifests - data.len();
 
@@ -60,12 +60,11 @@ async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, Pl
     }
     let mut tasks = Vec::new();
     for (manifest, columns) in manifests.manifests(data).await? {
-        let is_live = |row: &usize| {
-            columns.entries().get(*row).is_some_and(|entry| entry.is_live() && entry.content == FileContent::Data)
-        };
+        let is_live =
+            |row: &usize| columns.entries().get(*row).is_some_and(|entry| entry.is_live() && entry.content == FileContent::Data);
         let live: Vec<usize> = (0..columns.entries().len()).filter(is_live).collect();
         counts.files += live.len();
-        let keep = pruner.keep_files(metadata, manifest.partition_spec_id, &columns, &live)?;
+        let keep = pruner.keep_files(metadata, manifest.partition_spec_id, &columns, &live);
         for (row, keep) in live.into_iter().zip(keep) {
             let Some(entry) = columns.entries().get(row).filter(|_| keep) else {
                 counts.files_pruned += 1;

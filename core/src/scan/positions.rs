@@ -25,8 +25,14 @@ pub(crate) const FILE_COLUMN: &str = "_tarndb_file";
 /// The column with a row's position in its file.
 pub(crate) const POSITION_COLUMN: &str = "_tarndb_pos";
 
-/// The live rows of one data file in the table's schema (the engine's form, or a projection of it); with `with_positions`,
-/// file and position of each row follow.
+/// The columns that are read from a file: how they are found, and the types in which they come out.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadSchema {
+    pub(crate) with_ids: SchemaRef,
+    pub(crate) output: SchemaRef,
+}
+
+/// The live rows of one data file; with `with_positions`, file and position of each row follow.
 ///
 /// # Errors
 /// `DataInvalid`, naming the file, when it or one of its delete files is missing or damaged.
@@ -34,7 +40,7 @@ pub(crate) async fn open_rows(
     storage: &Storage,
     deletes: &DeleteLoader,
     task: &ScanTask,
-    schema: &SchemaRef,
+    schema: &ReadSchema,
     with_positions: bool,
     batch_size: usize,
 ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
@@ -54,14 +60,14 @@ pub(crate) async fn open_rows(
     }
     let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await.map_err(parquet)?;
     let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-    let roots = field_ids::needed_columns(builder.schema(), schema);
+    let roots = field_ids::needed_columns(builder.schema(), &schema.with_ids);
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
     let mut builder = builder.with_projection(mask).with_batch_size(batch_size);
     if !deleted.is_empty() {
         builder = builder.with_row_selection(RowSelection::from(selectors(&deleted, 0, rows)));
     }
     let batches = builder.build().map_err(parquet)?;
-    let (schema, location) = (Arc::clone(schema), task.path.clone());
+    let (schema, location) = (schema.clone(), task.path.clone());
     let adapted = batches.map_err(move |e| unreadable(e.into())).and_then(move |batch| {
         let adapted = complete(&batch, &schema, &location, with_positions);
         futures::future::ready(adapted.map_err(|e| crate::error::engine_error(e).with_context("file", location.clone())))
@@ -69,8 +75,8 @@ pub(crate) async fn open_rows(
     Ok(adapted.boxed())
 }
 
-fn complete(batch: &RecordBatch, schema: &SchemaRef, location: &str, with_positions: bool) -> EngineResult<RecordBatch> {
-    let adapted = field_ids::adapt_batch(batch, schema)?;
+fn complete(batch: &RecordBatch, schema: &ReadSchema, location: &str, with_positions: bool) -> EngineResult<RecordBatch> {
+    let adapted = field_ids::adapt_batch(batch, &schema.with_ids, &schema.output)?;
     if !with_positions {
         return Ok(adapted);
     }
@@ -79,7 +85,7 @@ fn complete(batch: &RecordBatch, schema: &SchemaRef, location: &str, with_positi
     let position = position.ok_or_else(|| datafusion::common::exec_datafusion_err!("the reader gave no row positions"))?;
     let mut columns = adapted.columns().to_vec();
     columns.extend([file, position]);
-    Ok(RecordBatch::try_new(with_position_columns(schema), columns)?)
+    Ok(RecordBatch::try_new(with_position_columns(&schema.output), columns)?)
 }
 
 fn with_position_columns(schema: &SchemaRef) -> SchemaRef {
@@ -96,29 +102,30 @@ pub(crate) struct PositionScanExec {
     deletes: Arc<DeleteLoader>,
     groups: Vec<Vec<ScanTask>>,
     /// The table's columns that are read.
-    schema: SchemaRef,
+    read: ReadSchema,
     /// Indexes of the output in `schema` plus the two position columns.
     output: Vec<usize>,
     properties: Arc<PlanProperties>,
 }
 
 impl PositionScanExec {
-    /// `table_schema` is the engine's; `projection` indexes it with the two position columns at its end.
+    /// `projection` indexes the table's columns with the two position columns at their end.
     pub(crate) fn try_new(
         storage: Storage,
-        table_schema: &SchemaRef,
+        table_schema: &ReadSchema,
         projection: Option<&Vec<usize>>,
         tasks: Vec<ScanTask>,
         partitions: usize,
     ) -> Result<Self> {
-        let width = table_schema.fields().len();
+        let width = table_schema.output.fields().len();
         let all: Vec<usize> = (0..width + 2).collect();
         let projection = projection.unwrap_or(&all);
         let mut read: Vec<usize> = projection.iter().copied().filter(|index| *index < width).collect();
         read.sort_unstable();
         read.dedup();
         let project = |e| Error::internal("a projection of the table does not fit").with_source(e);
-        let schema = Arc::new(table_schema.project(&read).map_err(project)?);
+        let schema = Arc::new(table_schema.output.project(&read).map_err(project)?);
+        let with_ids = Arc::new(table_schema.with_ids.project(&read).map_err(project)?);
         let output: Vec<usize> = projection
             .iter()
             .map(|index| read.iter().position(|column| column == index).unwrap_or(read.len() + index.saturating_sub(width)))
@@ -141,7 +148,7 @@ impl PositionScanExec {
             deletes: Arc::new(DeleteLoader::new(storage.clone())),
             storage,
             groups: groups.into_iter().map(|(_, group)| group).collect(),
-            schema,
+            read: ReadSchema { with_ids, output: schema },
             output,
             properties: Arc::new(properties),
         })
@@ -173,12 +180,12 @@ impl ExecutionPlan for PositionScanExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> EngineResult<SendableRecordBatchStream> {
         let tasks = self.groups.get(partition).cloned().unwrap_or_default();
-        let (storage, deletes, schema) = (self.storage.clone(), Arc::clone(&self.deletes), Arc::clone(&self.schema));
+        let (storage, deletes, schema) = (self.storage.clone(), Arc::clone(&self.deletes), self.read.clone());
         let output = self.output.clone();
         let batch_size = context.session_config().batch_size();
         let rows = stream::iter(tasks)
             .then(move |task| {
-                let (storage, deletes, schema) = (storage.clone(), Arc::clone(&deletes), Arc::clone(&schema));
+                let (storage, deletes, schema) = (storage.clone(), Arc::clone(&deletes), schema.clone());
                 async move { open_rows(&storage, &deletes, &task, &schema, true, batch_size).await }
             })
             .try_flatten()

@@ -2,14 +2,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
-use arrow::compute::kernels::zip::zip;
 use arrow::compute::is_not_null;
+use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, ScalarValue};
-use datafusion::physical_expr::{PhysicalExpr, conjunction};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion_pruning::PruningPredicate;
-use iceberg::spec::{Datum, FieldSummary, Literal, ManifestFile, PrimitiveLiteral, PrimitiveType, Schema, TableMetadata, Transform};
+use iceberg::spec::{
+    Datum, FieldSummary, Literal, ManifestFile, PrimitiveLiteral, PrimitiveType, Schema, TableMetadata, Transform,
+};
 use iceberg::transform::{BoxedTransformFunction, create_transform_function};
 use tarndb_catalog::Result;
 
@@ -22,7 +24,7 @@ use crate::transaction::schema_for_spec;
 /// Decides which manifests and files can hold rows that a filter keeps. In doubt it keeps.
 #[derive(Debug)]
 pub(crate) struct Pruner {
-    predicate: Option<PruningPredicate>,
+    predicates: Vec<PruningPredicate>,
     schema: Arc<Schema>,
     arrow: SchemaRef,
 }
@@ -39,14 +41,14 @@ struct PartitionField {
 impl Pruner {
     /// A pruner for rows that all of `filters` keep. `arrow` is the engine's form of `schema`.
     pub(crate) fn new(schema: Arc<Schema>, arrow: SchemaRef, filters: &[Arc<dyn PhysicalExpr>]) -> Result<Self> {
-        let predicate = if filters.is_empty() {
-            None
-        } else {
-            let all = conjunction(filters.iter().cloned());
-            let predicate = PruningPredicate::try_new(all, Arc::clone(&arrow)).map_err(engine_error)?;
-            Some(predicate).filter(|predicate| !predicate.always_true())
-        };
-        Ok(Self { predicate, schema, arrow })
+        let mut predicates = Vec::new();
+        for filter in filters {
+            let predicate = PruningPredicate::try_new(Arc::clone(filter), Arc::clone(&arrow)).map_err(engine_error)?;
+            if !predicate.always_true() {
+                predicates.push(predicate);
+            }
+        }
+        Ok(Self { predicates, schema, arrow })
     }
 
     fn partition_fields(&self, metadata: &TableMetadata, spec_id: i32) -> Vec<PartitionField> {
@@ -74,17 +76,29 @@ impl Pruner {
     }
 
     /// Which of the manifests, all of one partition spec, can have matching files.
-    fn keep_of_spec(&self, metadata: &TableMetadata, spec_id: i32, manifests: &[&ManifestFile]) -> Result<Vec<bool>> {
-        let Some(predicate) = &self.predicate else {
-            return Ok(vec![true; manifests.len()]);
-        };
+    fn keep_of_spec(&self, metadata: &TableMetadata, spec_id: i32, manifests: &[&ManifestFile]) -> Vec<bool> {
+        if self.predicates.is_empty() {
+            return vec![true; manifests.len()];
+        }
         let fields = self.partition_fields(metadata, spec_id);
         let statistics = ManifestStatistics { pruner: self, manifests, fields };
-        predicate.prune(&statistics).map_err(engine_error)
+        self.prune(&statistics)
+    }
+
+    /// What no predicate rules out. One that cannot be evaluated over bounds (a `LIKE` over string views) rules out nothing.
+    fn prune(&self, statistics: &impl PruningStatistics) -> Vec<bool> {
+        let mut keep = vec![true; statistics.num_containers()];
+        for predicate in &self.predicates {
+            match predicate.prune(statistics) {
+                Ok(kept) => keep.iter_mut().zip(kept).for_each(|(keep, kept)| *keep &= kept),
+                Err(error) => tracing::debug!(%error, "a predicate does not prune"),
+            }
+        }
+        keep
     }
 
     /// Which manifests can have matching files, by the partition ranges in the manifest list.
-    pub(crate) fn keep_manifests(&self, metadata: &TableMetadata, manifests: &[ManifestFile]) -> Result<Vec<bool>> {
+    pub(crate) fn keep_manifests(&self, metadata: &TableMetadata, manifests: &[ManifestFile]) -> Vec<bool> {
         let mut by_spec: HashMap<i32, Vec<usize>> = HashMap::new();
         for (index, manifest) in manifests.iter().enumerate() {
             by_spec.entry(manifest.partition_spec_id).or_default().push(index);
@@ -92,13 +106,13 @@ impl Pruner {
         let mut keep = vec![true; manifests.len()];
         for (spec_id, indexes) in by_spec {
             let group: Vec<&ManifestFile> = indexes.iter().filter_map(|i| manifests.get(*i)).collect();
-            for (index, kept) in indexes.iter().zip(self.keep_of_spec(metadata, spec_id, &group)?) {
+            for (index, kept) in indexes.iter().zip(self.keep_of_spec(metadata, spec_id, &group)) {
                 if let Some(slot) = keep.get_mut(*index) {
                     *slot = kept;
                 }
             }
         }
-        Ok(keep)
+        keep
     }
 
     /// Which of the manifest's `rows` can have matching rows, by partition values and column bounds.
@@ -108,13 +122,13 @@ impl Pruner {
         spec_id: i32,
         columns: &ManifestColumns,
         rows: &[usize],
-    ) -> Result<Vec<bool>> {
-        let Some(predicate) = &self.predicate else {
-            return Ok(vec![true; rows.len()]);
-        };
+    ) -> Vec<bool> {
+        if self.predicates.is_empty() {
+            return vec![true; rows.len()];
+        }
         let fields = self.partition_fields(metadata, spec_id);
         let statistics = FileStatistics { pruner: self, columns, rows, fields };
-        predicate.prune(&statistics).map_err(engine_error)
+        self.prune(&statistics)
     }
 
     fn column(&self, column: &Column) -> Option<(i32, &DataType)> {
@@ -313,6 +327,9 @@ fn datum(value: &ScalarValue, source: &PrimitiveType) -> Option<Datum> {
     })
 }
 
+/// A partition field with its summary in each manifest.
+type FieldSummaries<'a> = (&'a PartitionField, Vec<Option<&'a FieldSummary>>);
+
 /// Statistics of manifests: what the ranges of their partition values say.
 struct ManifestStatistics<'a> {
     pruner: &'a Pruner,
@@ -321,7 +338,7 @@ struct ManifestStatistics<'a> {
 }
 
 impl ManifestStatistics<'_> {
-    fn summaries(&self, column: &Column) -> Option<(Vec<(&PartitionField, Vec<Option<&FieldSummary>>)>, &DataType)> {
+    fn summaries(&self, column: &Column) -> Option<(Vec<FieldSummaries<'_>>, &DataType)> {
         let (id, data_type) = self.pruner.column(column)?;
         let of_field = |field: &PartitionField| -> Vec<Option<&FieldSummary>> {
             self.manifests.iter().map(|manifest| manifest.partitions.as_ref()?.get(field.position)).collect()

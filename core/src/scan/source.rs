@@ -2,26 +2,27 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::Session;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result as EngineResult, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{
     FileGroup, FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder};
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
 use datafusion_datasource::morsel::{MorselPlan, MorselPlanner, Morselizer};
-use datafusion::catalog::Session;
 use object_store::{ObjectMeta, ObjectStore};
 use tarndb_catalog::Result;
 
@@ -30,7 +31,7 @@ use super::field_ids::FieldIdAdapterFactory;
 use super::plan::{PlanCounts, ScanTask};
 use super::statistics;
 use crate::error::{engine_error, to_engine_error};
-use crate::table::Table;
+use crate::table::{Table, engine_schema_with_ids};
 
 /// Deletes of a data file, read when the file is opened.
 #[derive(Debug)]
@@ -44,7 +45,6 @@ pub(crate) struct ScanRequest<'a> {
     pub(crate) table: &'a Table,
     pub(crate) schema: SchemaRef,
     pub(crate) projection: Option<&'a Vec<usize>>,
-    /// Names of the columns whose statistics the optimizer can use.
     pub(crate) limit: Option<usize>,
     pub(crate) store_url: ObjectStoreUrl,
 }
@@ -62,6 +62,14 @@ pub(crate) fn scan_exec(
         if let Some(slot) = needed.get_mut(*index) {
             *slot = true;
         }
+    }
+    if tasks.is_empty() {
+        // A scan of no partitions at all is a plan that DataFusion refuses below an aggregate.
+        let output = match projection {
+            Some(projection) => Arc::new(schema.project(projection).map_err(|e| engine_error(e.into()))?),
+            None => schema,
+        };
+        return Ok(Arc::new(EmptyExec::new(output)));
     }
     let (per_file, total) = statistics::of_scan(table, &schema, &needed, &tasks);
     let groups = file_groups(table, session.config().target_partitions(), tasks, per_file)?;
@@ -85,7 +93,7 @@ pub(crate) fn scan_exec(
     let config = FileScanConfigBuilder::new(store_url, Arc::new(source))
         .with_file_groups(groups)
         .with_statistics(total)
-        .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory)))
+        .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory { with_ids: engine_schema_with_ids(table.schema())? })))
         .with_projection_indices(projection.cloned())
         .map_err(engine_error)?
         .with_limit(limit)
@@ -111,7 +119,7 @@ fn file_groups(
     statistics: Vec<Option<Statistics>>,
 ) -> Result<Vec<FileGroup>> {
     let loader = Arc::new(DeleteLoader::new(table.env().storage.clone()));
-    let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); partitions.max(1).min(tasks.len())];
+    let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); partitions.clamp(1, tasks.len().max(1))];
     for (task, statistics) in tasks.into_iter().zip(statistics) {
         let meta = ObjectMeta {
             location: table.env().storage.path(&task.path)?,
@@ -161,8 +169,7 @@ impl IcebergSource {
             if let Some(column) = expr.downcast_ref::<Column>() {
                 let data_type = self.schema.field_with_name(column.name()).map(|field| field.data_type());
                 safe &= data_type.is_ok_and(|data_type| {
-                    !data_type.is_nested()
-                        && !matches!(data_type, DataType::Float16 | DataType::Float32 | DataType::Float64)
+                    !data_type.is_nested() && !matches!(data_type, DataType::Float16 | DataType::Float32 | DataType::Float64)
                 });
             }
             Ok(if safe { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
@@ -245,7 +252,8 @@ impl FileSource for IcebergSource {
         let safe = filters.iter().zip(&pushable).filter(|(_, push)| **push).map(|(filter, _)| Arc::clone(filter)).collect();
         let answer = self.inner.try_pushdown_filters(safe, config)?;
         let mut answers = answer.filters.into_iter();
-        let merged = pushable.into_iter().map(|push| if push { answers.next().unwrap_or(PushedDown::No) } else { PushedDown::No });
+        let merged =
+            pushable.into_iter().map(|push| if push { answers.next().unwrap_or(PushedDown::No) } else { PushedDown::No });
         let mut result = FilterPushdownPropagation::with_parent_pushdown_result(merged.collect());
         if let Some(inner) = answer.updated_node {
             result = result.with_updated_node(self.wrap(inner));

@@ -21,15 +21,21 @@ fn exact_if<T: std::fmt::Debug + Clone + PartialEq + Eq + PartialOrd>(exact: boo
 fn has_exact_bounds(data_type: &DataType) -> bool {
     matches!(
         data_type,
-        DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(..) | DataType::Decimal128(..)
+        DataType::Int32
+            | DataType::Int64
+            | DataType::Date32
+            | DataType::Time64(_)
+            | DataType::Timestamp(..)
+            | DataType::Decimal128(..)
     )
 }
 
 /// Whether tarndb wrote the file, so that its bounds are known to be those of all its rows.
 fn is_own(table: &Table, snapshot_id: i64) -> bool {
-    table.metadata().snapshot_by_id(snapshot_id).is_some_and(|snapshot| {
-        snapshot.summary().additional_properties.get("engine-name").is_some_and(|name| name == "tarndb")
-    })
+    table
+        .metadata()
+        .snapshot_by_id(snapshot_id)
+        .is_some_and(|snapshot| snapshot.summary().additional_properties.get("engine-name").is_some_and(|name| name == "tarndb"))
 }
 
 /// Statistics of one file for the columns `needed` (indexes in `schema`); the others are unknown.

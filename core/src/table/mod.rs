@@ -1,10 +1,10 @@
 //! Tables and their snapshots.
 
 mod environment;
-pub(crate) mod properties;
-mod schema;
 pub mod inspect;
 mod partition_text;
+pub(crate) mod properties;
+mod schema;
 pub(crate) mod time_travel;
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tarndb_catalog::{Error, LoadedTable, Result};
 
 pub(crate) use environment::Environment;
 pub(crate) use partition_text::partition_parts;
-pub(crate) use schema::{arrow_schema, engine_schema, iceberg_type};
+pub(crate) use schema::{arrow_schema, engine_schema, engine_schema_with_ids, iceberg_type};
 pub use time_travel::Version;
 
 /// A table at one moment: immutable metadata and the snapshot that is read.
@@ -42,8 +42,8 @@ impl Table {
     /// # Errors
     /// `NotFound` when there is no such version.
     pub fn at(&self, version: &Version) -> Result<Self> {
-        let snapshot = time_travel::resolve(self.metadata(), version)
-            .map_err(|e| e.with_context("table", self.ident().to_string()))?;
+        let snapshot =
+            time_travel::resolve(self.metadata(), version).map_err(|e| e.with_context("table", self.ident().to_string()))?;
         let schema = snapshot.schema(self.metadata())?;
         Ok(Self { snapshot: Some(snapshot), schema, ..self.clone() })
     }

@@ -34,9 +34,8 @@ mod tests {
 
     #[test]
     fn times_in_words() {
-        let text = |transform: Transform, n: i32| {
-            value_text(&transform, &Type::Primitive(PrimitiveType::Int), Some(&Literal::int(n)))
-        };
+        let text =
+            |transform: Transform, n: i32| value_text(&transform, &Type::Primitive(PrimitiveType::Int), Some(&Literal::int(n)));
         assert_eq!(text(Transform::Month, 313), "1996-02");
         assert_eq!(text(Transform::Month, -1), "1969-12");
         assert_eq!(text(Transform::Day, -1), "1969-12-31");

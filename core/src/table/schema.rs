@@ -14,10 +14,33 @@ pub(crate) fn arrow_schema(schema: &Schema) -> Result<SchemaRef> {
     Ok(Arc::new(ArrowSchema::new(fields)))
 }
 
-/// The schema inside the engine: top-level strings and binaries are views, which compare and hash faster.
+/// The schema inside the engine: strings and binaries are views, which compare and hash faster.
 pub(crate) fn engine_schema(schema: &Schema) -> Result<SchemaRef> {
+    let with_ids = engine_schema_with_ids(schema)?;
+    Ok(Arc::new(without_nested_metadata(&with_ids)))
+}
+
+/// The same with the field ids of nested fields, by which files are read. DataFusion compares nested types with their
+/// metadata and loses it in casts, so its plans do without.
+pub(crate) fn engine_schema_with_ids(schema: &Schema) -> Result<SchemaRef> {
     let fields = fields(schema.as_struct(), Strings::View)?;
     Ok(Arc::new(ArrowSchema::new(fields)))
+}
+
+fn without_nested_metadata(schema: &ArrowSchema) -> ArrowSchema {
+    fn bare(field: &FieldRef) -> FieldRef {
+        Arc::new(Field::new(field.name(), bare_type(field.data_type()), field.is_nullable()))
+    }
+    fn bare_type(of: &DataType) -> DataType {
+        match of {
+            DataType::Struct(fields) => DataType::Struct(fields.iter().map(bare).collect()),
+            DataType::List(item) => DataType::List(bare(item)),
+            DataType::Map(entries, sorted) => DataType::Map(bare(entries), *sorted),
+            other => other.clone(),
+        }
+    }
+    let top = schema.fields().iter().map(|field| field.as_ref().clone().with_data_type(bare_type(field.data_type())));
+    ArrowSchema::new(top.collect::<Fields>())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

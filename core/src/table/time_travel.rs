@@ -23,13 +23,13 @@ pub(crate) fn resolve(metadata: &TableMetadata, version: &Version) -> Result<Sna
             .cloned()
             .ok_or_else(|| Error::not_found(format!("there is no branch or tag `{name}`"))),
         Version::TimestampMs(ms) => {
-            let current_then = metadata.history().iter().filter(|log| log.timestamp_ms() <= *ms).next_back();
-            let log = current_then.ok_or_else(|| {
-                Error::not_found(format!("the table has no snapshot as old as {}", format_timestamp_ms(*ms)))
-            })?;
-            metadata.snapshot_by_id(log.snapshot_id).cloned().ok_or_else(|| {
-                Error::not_found(format!("snapshot {}, current at that time, has expired", log.snapshot_id))
-            })
+            let current_then = metadata.history().iter().rfind(|log| log.timestamp_ms() <= *ms);
+            let log = current_then
+                .ok_or_else(|| Error::not_found(format!("the table has no snapshot as old as {}", format_timestamp_ms(*ms))))?;
+            metadata
+                .snapshot_by_id(log.snapshot_id)
+                .cloned()
+                .ok_or_else(|| Error::not_found(format!("snapshot {}, current at that time, has expired", log.snapshot_id)))
         }
     }
 }

@@ -109,11 +109,7 @@ impl Action for ExpireSnapshots {
     async fn apply(&mut self, attempt: &mut Attempt<'_>) -> Result<()> {
         let metadata = &attempt.current;
         let (retained, expired_refs) = self.retained(metadata, attempt.env.storage.clock().now_ms())?;
-        self.removed = metadata
-            .snapshots()
-            .map(|snapshot| snapshot.snapshot_id())
-            .filter(|id| !retained.contains(id))
-            .collect();
+        self.removed = metadata.snapshots().map(|snapshot| snapshot.snapshot_id()).filter(|id| !retained.contains(id)).collect();
         for ref_name in expired_refs {
             attempt.updates.push(TableUpdate::RemoveSnapshotRef { ref_name });
         }
@@ -122,10 +118,9 @@ impl Action for ExpireSnapshots {
         }
         // A branch or tag that is made meanwhile on a snapshot that goes must stop this attempt.
         for (name, reference) in refs(metadata) {
-            attempt.requirements.push(TableRequirement::RefSnapshotIdMatch {
-                r#ref: name,
-                snapshot_id: Some(reference.snapshot_id),
-            });
+            attempt
+                .requirements
+                .push(TableRequirement::RefSnapshotIdMatch { r#ref: name, snapshot_id: Some(reference.snapshot_id) });
         }
         for id in &self.removed {
             if metadata.statistics_for_snapshot(*id).is_some() {

@@ -61,7 +61,8 @@ pub(super) async fn filter(
             entries.push(EntryChange::Existing { file, snapshot_id, sequence_number, file_sequence_number });
         }
     }
-    let own = manifest_write::write(metadata, manifest.partition_spec_id, manifest.content, snapshot_id, location, entries).await?;
+    let own =
+        manifest_write::write(metadata, manifest.partition_spec_id, manifest.content, snapshot_id, location, entries).await?;
     Ok(Some(Filtered { own, removed: gone }))
 }
 

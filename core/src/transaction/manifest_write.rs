@@ -14,9 +14,21 @@ use super::snapshot::OwnManifest;
 #[derive(Debug)]
 pub(super) enum EntryChange {
     /// `sequence_number` is the snapshot's own when it is not given.
-    Added { file: DataFile, sequence_number: Option<i64> },
-    Existing { file: DataFile, snapshot_id: i64, sequence_number: i64, file_sequence_number: Option<i64> },
-    Removed { file: DataFile, sequence_number: i64, file_sequence_number: Option<i64> },
+    Added {
+        file: DataFile,
+        sequence_number: Option<i64>,
+    },
+    Existing {
+        file: DataFile,
+        snapshot_id: i64,
+        sequence_number: i64,
+        file_sequence_number: Option<i64>,
+    },
+    Removed {
+        file: DataFile,
+        sequence_number: i64,
+        file_sequence_number: Option<i64>,
+    },
 }
 
 /// The newest schema that still has every source column of a partition spec: the spec's types cannot be derived from

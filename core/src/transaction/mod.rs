@@ -35,9 +35,9 @@ use iceberg::{TableRequirement, TableUpdate};
 use tarndb_catalog::{CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Result, TableCommit};
 
 pub(crate) use append::Append;
-pub(crate) use manifest_write::schema_for_spec;
 pub(crate) use delete_files::DeleteFiles;
 pub(crate) use expire_snapshots::ExpireSnapshots;
+pub(crate) use manifest_write::schema_for_spec;
 pub(crate) use rewrite_files::RewriteFiles;
 pub(crate) use row_delta::{ConflictFilter, RowDelta};
 

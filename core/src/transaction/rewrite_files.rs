@@ -54,8 +54,11 @@ impl Action for RewriteFiles {
             let conflicts = entry.content == FileContent::PositionDeletes
                 && crate::scan::single_data_file(columns, *row).is_none_or(|path| self.replaced.contains(path));
             if conflicts {
-                return Err(Error::new(ErrorKind::CommitConflict, "another writer deleted rows of a file that was being rewritten")
-                    .with_context("file", entry.path.clone()));
+                return Err(Error::new(
+                    ErrorKind::CommitConflict,
+                    "another writer deleted rows of a file that was being rewritten",
+                )
+                .with_context("file", entry.path.clone()));
             }
         }
         Ok(())

@@ -2,11 +2,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use iceberg::spec::{
-    DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, Operation, Snapshot,
-    TableMetadata,
-};
 use iceberg::TableRequirement;
+use iceberg::spec::{DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, Operation, Snapshot, TableMetadata};
 use tarndb_catalog::{Error, NewFile, Result};
 
 use super::manifest_filter::{self, Filtered};
@@ -160,10 +157,9 @@ impl SnapshotProducer {
             .with_summary(summary.build(self.change.operation.clone()))
             .with_schema_id(metadata.current_schema_id())
             .build();
-        attempt.requirements.push(TableRequirement::RefSnapshotIdMatch {
-            r#ref: MAIN_BRANCH.to_string(),
-            snapshot_id: parent_id,
-        });
+        attempt
+            .requirements
+            .push(TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_string(), snapshot_id: parent_id });
         // The builder knows the branch's retention, which the metadata's own interface does not show.
         let built = TableMetadata::clone(metadata).into_builder(None).set_branch_snapshot(snapshot, MAIN_BRANCH)?.build()?;
         attempt.updates.extend(built.changes);
@@ -195,7 +191,12 @@ impl SnapshotProducer {
         Ok(made)
     }
 
-    async fn filter(&mut self, attempt: &Attempt<'_>, metadata: &TableMetadata, manifest: &ManifestFile) -> Result<Option<&Filtered>> {
+    async fn filter(
+        &mut self,
+        attempt: &Attempt<'_>,
+        metadata: &TableMetadata,
+        manifest: &ManifestFile,
+    ) -> Result<Option<&Filtered>> {
         if !self.filtered.contains_key(&manifest.manifest_path) {
             let location = self.manifest_location();
             let removed = &self.change.removed_data;

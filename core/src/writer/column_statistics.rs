@@ -72,8 +72,7 @@ impl StatisticsCollector {
     }
 
     fn add_column(&mut self, field: &NestedField, primitive: &PrimitiveType, array: &ArrayRef) -> Result<()> {
-        let (_, statistics) =
-            self.columns.entry(field.id).or_insert_with(|| (primitive.clone(), ColumnStatistics::default()));
+        let (_, statistics) = self.columns.entry(field.id).or_insert_with(|| (primitive.clone(), ColumnStatistics::default()));
         statistics.values += array.len() as u64;
         statistics.nulls += array.null_count() as u64;
         let (min, max) = match array.data_type() {

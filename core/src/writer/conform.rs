@@ -20,7 +20,8 @@ pub(crate) enum Matching {
 /// `InvalidInput`, naming the column, when a column is unknown or missing, a value does not fit, or a NULL stands in a
 /// required column.
 pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef, matching: Matching) -> Result<RecordBatch> {
-    let names = |fields: &arrow::datatypes::Fields| fields.iter().map(|f| format!("`{}`", f.name())).collect::<Vec<_>>().join(", ");
+    let names =
+        |fields: &arrow::datatypes::Fields| fields.iter().map(|f| format!("`{}`", f.name())).collect::<Vec<_>>().join(", ");
     let columns: Result<Vec<ArrayRef>> = match matching {
         Matching::ByPosition => {
             if batch.num_columns() != schema.fields().len() {
@@ -81,7 +82,11 @@ fn convert(array: &ArrayRef, field: &Field) -> Result<ArrayRef> {
                     let child = convert(child, f)?;
                     let required = !f.is_nullable() && (0..child.len()).any(|row| child.is_null(row) && source.is_valid(row));
                     if required {
-                        return Err(Error::invalid_input(format!("field `{}.{}` is required, but a row has NULL there", field.name(), f.name())));
+                        return Err(Error::invalid_input(format!(
+                            "field `{}.{}` is required, but a row has NULL there",
+                            field.name(),
+                            f.name()
+                        )));
                     }
                     Ok(child)
                 }

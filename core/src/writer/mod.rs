@@ -39,10 +39,7 @@ const CLOSE_CONCURRENCY: usize = 16;
 ///
 /// # Errors
 /// Those of the input; `Unsupported` for file formats other than Parquet; the storage's.
-pub(crate) async fn write_rows(
-    table: &Table,
-    rows: impl Stream<Item = Result<RecordBatch>> + Send,
-) -> Result<Vec<WrittenFile>> {
+pub(crate) async fn write_rows(table: &Table, rows: impl Stream<Item = Result<RecordBatch>> + Send) -> Result<Vec<WrittenFile>> {
     let mut open = OpenFiles { table, writers: HashMap::new() };
     let written = open.write_all(rows).await;
     match written {

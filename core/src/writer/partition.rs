@@ -94,7 +94,9 @@ impl PartitionSplitter {
     /// The folder of a partition below `data/`, Hive's form with unsafe characters escaped; empty when unpartitioned.
     pub(super) fn path(&self, partition: &Struct) -> String {
         let parts = crate::table::partition_parts(&self.spec, &self.partition_type, partition).into_iter();
-        parts.map(|(name, value)| format!("{}={}/", utf8_percent_encode(&name, SAFE), utf8_percent_encode(&value, SAFE))).collect()
+        parts
+            .map(|(name, value)| format!("{}={}/", utf8_percent_encode(&name, SAFE), utf8_percent_encode(&value, SAFE)))
+            .collect()
     }
 }
 

@@ -30,8 +30,7 @@ pub(crate) struct DeletedRows {
 
 fn delete_schema() -> SchemaRef {
     let field = |name: &str, data_type, id: i32| {
-        Field::new(name, data_type, false)
-            .with_metadata(HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_string(), id.to_string())]))
+        Field::new(name, data_type, false).with_metadata(HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_string(), id.to_string())]))
     };
     Arc::new(ArrowSchema::new(vec![
         field("file_path", DataType::Utf8, FILE_PATH_FIELD_ID),

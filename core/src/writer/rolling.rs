@@ -105,8 +105,7 @@ impl RollingWriter {
         };
         let footer = file.writer.finish().await.map_err(write_failure)?;
         let size = file.writer.bytes_written() as u64;
-        let data_file =
-            data_file(file.location, self.partition.clone(), self.spec_id, size, &footer, file.statistics.finish())?;
+        let data_file = data_file(file.location, self.partition.clone(), self.spec_id, size, &footer, file.statistics.finish())?;
         self.files.push(WrittenFile { spec_id: self.spec_id, file: data_file });
         Ok(())
     }
@@ -170,7 +169,8 @@ pub(super) fn writer_properties(table: &Table) -> Result<WriterProperties> {
     let codec = metadata.properties().get(properties::PARQUET_COMPRESSION_CODEC).map_or("zstd", String::as_str);
     let level: Option<i32> = properties::get(metadata, properties::PARQUET_COMPRESSION_LEVEL)?;
     let wrong = |e: parquet::errors::ParquetError| {
-        Error::invalid_input(format!("table property `{}` has an impossible value", properties::PARQUET_COMPRESSION_LEVEL)).with_source(e)
+        Error::invalid_input(format!("table property `{}` has an impossible value", properties::PARQUET_COMPRESSION_LEVEL))
+            .with_source(e)
     };
     let unsigned = level.and_then(|level| u32::try_from(level).ok());
     let compression = match codec.to_ascii_lowercase().as_str() {

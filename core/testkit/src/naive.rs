@@ -21,7 +21,8 @@ const FIELD_ID: &str = "PARQUET:field_id";
 /// On anything unexpected, as a test should.
 pub async fn read(storage: &Storage, table: &Table) -> Vec<RecordBatch> {
     let schema = table.arrow_schema().unwrap();
-    let Some(snapshot) = table.snapshot() else { return Vec::new() };
+    let mut batches = vec![RecordBatch::new_empty(Arc::clone(&schema))];
+    let Some(snapshot) = table.snapshot() else { return batches };
     let list = storage.read(snapshot.manifest_list()).await.unwrap();
     let list = ManifestList::parse_with_version(&list, table.metadata().format_version()).unwrap();
     let mut data: Vec<(i32, ManifestEntryRef)> = Vec::new();
@@ -40,7 +41,6 @@ pub async fn read(storage: &Storage, table: &Table) -> Vec<RecordBatch> {
     for (spec_id, entry) in deletes {
         positions.push((spec_id, entry.clone(), deleted_positions(storage, entry.file_path()).await));
     }
-    let mut batches = Vec::new();
     for (spec_id, entry) in data {
         let mut gone: HashSet<i64> = HashSet::new();
         for (delete_spec, delete, of_files) in &positions {
@@ -91,7 +91,11 @@ fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> RecordBatch {
         .iter()
         .map(|field| {
             let found = file.fields().iter().position(|candidate| {
-                if has_ids { candidate.metadata().get(FIELD_ID) == field.metadata().get(FIELD_ID) } else { candidate.name() == field.name() }
+                if has_ids {
+                    candidate.metadata().get(FIELD_ID) == field.metadata().get(FIELD_ID)
+                } else {
+                    candidate.name() == field.name()
+                }
             });
             match found {
                 None => new_null_array(field.data_type(), batch.num_rows()),

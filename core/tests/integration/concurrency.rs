@@ -14,7 +14,8 @@ async fn appenders_beside_compaction_and_deletes() {
     let folder = tempfile::tempdir().unwrap();
     let location = folder.path().join("lake").display().to_string();
     let lake = tarndb_core::connect(&location).await.unwrap();
-    run(&lake, &["CREATE TABLE t (id BIGINT, writer BIGINT)", "INSERT INTO t SELECT value, -1 FROM generate_series(1, 100)"]).await;
+    run(&lake, &["CREATE TABLE t (id BIGINT, writer BIGINT)", "INSERT INTO t SELECT value, -1 FROM generate_series(1, 100)"])
+        .await;
     let mut tasks = Vec::new();
     for writer in 0..APPENDERS {
         let location = location.clone();

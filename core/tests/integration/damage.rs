@@ -29,7 +29,11 @@ async fn every_damaged_file_is_named() {
             let lake = tarndb_core::connect(location.to_str().unwrap()).await.unwrap();
             run(
                 &lake,
-                &["CREATE TABLE t (id BIGINT, s STRING)", "INSERT INTO t SELECT value, 'x' || value FROM generate_series(1, 100)", "DELETE FROM t WHERE id = 5"],
+                &[
+                    "CREATE TABLE t (id BIGINT, s STRING)",
+                    "INSERT INTO t SELECT value, 'x' || value FROM generate_series(1, 100)",
+                    "DELETE FROM t WHERE id = 5",
+                ],
             )
             .await;
             let table = lake.table("t").await.unwrap();

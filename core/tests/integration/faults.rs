@@ -148,7 +148,8 @@ async fn lost_replies_of_the_catalog() {
             .build()
             .await
             .unwrap();
-        run(&lake, &["CREATE TABLE t (id BIGINT, k INT)", "INSERT INTO t VALUES (1, 1), (2, 2)", "INSERT INTO t VALUES (3, 3)"]).await;
+        run(&lake, &["CREATE TABLE t (id BIGINT, k INT)", "INSERT INTO t VALUES (1, 1), (2, 2)", "INSERT INTO t VALUES (3, 3)"])
+            .await;
         let before = contents(&lake).await;
         LosingCatalog::arm(&next, Loss::BeforeCommit);
         let error = rows(&lake, statement).await.unwrap_err();

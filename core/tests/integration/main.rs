@@ -1,4 +1,5 @@
 //! Integration tests of the engine.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // these are tests
 
 mod concurrency;
 mod damage;

@@ -40,7 +40,7 @@ fn values(random: &mut StdRng, id: i64) -> String {
 }
 
 fn predicate(random: &mut StdRng) -> String {
-    let n = random.random_range(-520..520);
+    let n: i32 = random.random_range(-520..520);
     let compare = ["=", "<", "<=", ">", ">=", "<>"][random.random_range(0..6)];
     let leaf = match random.random_range(0..13) {
         0 => format!("id {compare} {}", n.abs()),
@@ -82,7 +82,9 @@ async fn compare(lake: &Lakehouse, table: &str, random: &mut StdRng, predicates:
     assert_eq!(number(lake, &format!("SELECT count(*) FROM {table}")).await, count);
     for _ in 0..predicates {
         let predicate = predicate(random);
-        let found = rows(lake, &format!("SELECT * FROM {table} WHERE {predicate}")).await.unwrap_or_else(|e| panic!("{predicate}: {e:?}"));
+        let found = rows(lake, &format!("SELECT * FROM {table} WHERE {predicate}"))
+            .await
+            .unwrap_or_else(|e| panic!("{predicate}: {e:?}"));
         assert_eq!(naive::lines(&found), expected(lake, &all, &predicate).await, "{table} WHERE {predicate}");
         let limited = rows(lake, &format!("SELECT * FROM {table} WHERE {predicate} LIMIT 3")).await.unwrap();
         let limited = naive::lines(&limited);
@@ -162,7 +164,8 @@ async fn one_file_is_opened_for_one_value() {
         (metric("iceberg_files"), metric("iceberg_files_pruned"))
     };
     for predicate in ["id = 77", "id IN (77)", "id = 77 AND s > 'a'"] {
-        let plan = naive::lines(&rows(&lake, &format!("EXPLAIN ANALYZE SELECT * FROM t WHERE {predicate}")).await.unwrap()).join("\n");
+        let plan =
+            naive::lines(&rows(&lake, &format!("EXPLAIN ANALYZE SELECT * FROM t WHERE {predicate}")).await.unwrap()).join("\n");
         assert_eq!(files(plan), (8, 7), "{predicate}");
     }
 }

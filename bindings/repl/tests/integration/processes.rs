@@ -12,7 +12,8 @@ fn many_processes_on_one_table() {
     const COMMITS: usize = 25;
     let folder = tempfile::tempdir().unwrap();
     let lake = folder.path().join("lake");
-    let setup = run(&lake, &["CREATE TABLE t (id BIGINT, writer INT)", "INSERT INTO t SELECT value, -1 FROM generate_series(1, 60)"]);
+    let setup =
+        run(&lake, &["CREATE TABLE t (id BIGINT, writer INT)", "INSERT INTO t SELECT value, -1 FROM generate_series(1, 60)"]);
     assert!(setup.status.success());
     thread::scope(|scope| {
         for writer in 0..APPENDERS {
@@ -29,7 +30,10 @@ fn many_processes_on_one_table() {
                 // Others may always come first, which compaction says and survives.
                 let output = run(&lake, &["OPTIMIZE t"]);
                 let message = String::from_utf8_lossy(&output.stderr).to_string();
-                assert!(output.status.success() || message.contains("another writer") || message.contains("gave up"), "{message}");
+                assert!(
+                    output.status.success() || message.contains("another writer") || message.contains("gave up"),
+                    "{message}"
+                );
             }
         });
         scope.spawn(|| {
@@ -52,7 +56,9 @@ fn many_processes_on_one_table() {
 fn killed_at_any_moment() {
     let folder = tempfile::tempdir().unwrap();
     let lake = folder.path().join("lake");
-    assert!(run(&lake, &["CREATE TABLE t (id BIGINT, k INT) PARTITIONED BY (k)", "CREATE TABLE log (id BIGINT)"]).status.success());
+    assert!(
+        run(&lake, &["CREATE TABLE t (id BIGINT, k INT) PARTITIONED BY (k)", "CREATE TABLE log (id BIGINT)"]).status.success()
+    );
     let mut acknowledged: u64 = 0;
     let mut random: u64 = 0x2545_f491_4f6c_dd17;
     for round in 0..50 {
@@ -76,7 +82,8 @@ fn killed_at_any_moment() {
         }
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
-        let reader = thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).filter(|line| line == "10").count());
+        let reader =
+            thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).filter(|line| line == "10").count());
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
@@ -89,7 +96,10 @@ fn killed_at_any_moment() {
         // Odd rows of acknowledged inserts stay for ever; at most one insert more took effect without its reply.
         for batch in 0..inserts {
             let (from, to) = (first + batch * 10, first + batch * 10 + 9);
-            let odd = value(&lake, &format!("SELECT count(*) || '-' || count(DISTINCT id) FROM t WHERE id BETWEEN {from} AND {to} AND id % 2 = 1"));
+            let odd = value(
+                &lake,
+                &format!("SELECT count(*) || '-' || count(DISTINCT id) FROM t WHERE id BETWEEN {from} AND {to} AND id % 2 = 1"),
+            );
             assert_eq!(odd, "5-5", "{label}, batch {batch}");
             if batch > 8 {
                 break;

@@ -1,6 +1,6 @@
+use datafusion::sql::parser::Statement as EngineStatement;
 use iceberg::TableIdent;
 use iceberg::spec::{NestedField, Transform};
-use datafusion::sql::parser::Statement as EngineStatement;
 use sqlparser::tokenizer::Token;
 use tarndb_catalog::{Error, Result};
 
@@ -63,7 +63,9 @@ pub(super) fn parse(tokens: &mut Tokens) -> Result<CreateTable> {
         } else if tokens.accept(&["USING"]) {
             let format = tokens.word()?;
             if !format.value.eq_ignore_ascii_case("iceberg") {
-                return Err(Error::unsupported(format!("tables of the format `{format}` cannot be created: tarndb makes Iceberg tables")));
+                return Err(Error::unsupported(format!(
+                    "tables of the format `{format}` cannot be created: tarndb makes Iceberg tables"
+                )));
             }
         } else if tokens.accept(&["AS"]) {
             statement.query = Some(engine_statement(tokens.rest())?);
@@ -84,7 +86,9 @@ pub(super) fn parse(tokens: &mut Tokens) -> Result<CreateTable> {
 
 fn column(tokens: &mut Tokens, next_id: &mut i32) -> Result<NestedField> {
     for constraint in ["PRIMARY", "CONSTRAINT", "UNIQUE", "FOREIGN", "CHECK"] {
-        if matches!(tokens.peek(1), Some(Token::Word(_) | Token::LParen)) && tokens.peek(0) == Some(&Token::make_keyword(constraint)) {
+        if matches!(tokens.peek(1), Some(Token::Word(_) | Token::LParen))
+            && tokens.peek(0) == Some(&Token::make_keyword(constraint))
+        {
             return Err(Error::unsupported(format!("{constraint} constraints are not supported: Iceberg does not enforce them")));
         }
     }
@@ -101,9 +105,15 @@ fn column(tokens: &mut Tokens, next_id: &mut i32) -> Result<NestedField> {
         } else if tokens.accept(&["COMMENT"]) {
             field = field.with_doc(&tokens.string()?);
         } else if tokens.accept(&["DEFAULT"]) {
-            return Err(Error::unsupported(format!("a DEFAULT, as of column `{}`, needs format version 3, which cannot be written yet", field.name)));
+            return Err(Error::unsupported(format!(
+                "a DEFAULT, as of column `{}`, needs format version 3, which cannot be written yet",
+                field.name
+            )));
         } else if tokens.accept(&["PRIMARY", "KEY"]) || tokens.accept(&["UNIQUE"]) {
-            return Err(Error::unsupported(format!("keys, as of column `{}`, are not supported: Iceberg does not enforce them", field.name)));
+            return Err(Error::unsupported(format!(
+                "keys, as of column `{}`, are not supported: Iceberg does not enforce them",
+                field.name
+            )));
         } else {
             return Ok(field);
         }

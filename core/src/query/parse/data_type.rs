@@ -70,7 +70,10 @@ fn parse_plain(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
             PrimitiveType::Fixed(length)
         }
         "timestamp_ns" | "timestamptz_ns" | "variant" | "geometry" | "geography" => {
-            return Err(Error::unsupported(format!("the type {} needs format version 3, which cannot be written yet", name.to_uppercase())));
+            return Err(Error::unsupported(format!(
+                "the type {} needs format version 3, which cannot be written yet",
+                name.to_uppercase()
+            )));
         }
         "array" | "list" => {
             tokens.expect(&Token::Lt)?;
@@ -86,7 +89,11 @@ fn parse_plain(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
             let key = parse(tokens, next_id)?;
             tokens.expect(&Token::Comma)?;
             let value = parse(tokens, next_id)?;
-            if angle { close(tokens)? } else { tokens.expect(&Token::RParen)? }
+            if angle {
+                close(tokens)?
+            } else {
+                tokens.expect(&Token::RParen)?
+            }
             let key_field = Arc::new(NestedField::map_key_element(fresh(next_id), key));
             let value_field = Arc::new(NestedField::map_value_element(fresh(next_id), value, false));
             return Ok(Type::Map(MapType { key_field, value_field }));
@@ -112,7 +119,9 @@ fn decimal(tokens: &mut Tokens) -> Result<PrimitiveType> {
         tokens.expect(&Token::RParen)?;
     }
     if precision == 0 || precision > 38 || scale > precision {
-        return Err(Error::invalid_input(format!("decimal({precision}, {scale}) is not a type: the precision is 1 to 38, the scale at most that")));
+        return Err(Error::invalid_input(format!(
+            "decimal({precision}, {scale}) is not a type: the precision is 1 to 38, the scale at most that"
+        )));
     }
     Ok(PrimitiveType::Decimal { precision, scale })
 }
@@ -134,6 +143,10 @@ fn structure(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
             break;
         }
     }
-    if angle { close(tokens)? } else { tokens.expect(&Token::RParen)? }
+    if angle {
+        close(tokens)?
+    } else {
+        tokens.expect(&Token::RParen)?
+    }
     Ok(Type::Struct(StructType::new(fields)))
 }

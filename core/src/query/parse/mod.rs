@@ -15,27 +15,52 @@ use tarndb_catalog::{Error, Result};
 pub(super) use create_table::{CreateTable, PartitionField, parse_transform};
 pub(super) use names::table_ident;
 pub(crate) use names::{parse_namespace, parse_table_name};
-pub use tokens::split_statements;
 use tokens::Tokens;
+pub use tokens::split_statements;
 
 use iceberg::{NamespaceIdent, TableIdent};
 
 /// A statement, parsed.
 #[derive(Debug)]
 pub(super) enum Statement {
-    CreateNamespace { name: NamespaceIdent, if_not_exists: bool },
-    DropNamespace { name: NamespaceIdent, if_exists: bool, cascade: bool },
+    CreateNamespace {
+        name: NamespaceIdent,
+        if_not_exists: bool,
+    },
+    DropNamespace {
+        name: NamespaceIdent,
+        if_exists: bool,
+        cascade: bool,
+    },
     CreateTable(Box<CreateTable>),
-    DropTable { table: TableIdent, if_exists: bool, purge: bool },
-    RenameTable { from: TableIdent, to: TableIdent },
+    DropTable {
+        table: TableIdent,
+        if_exists: bool,
+        purge: bool,
+    },
+    RenameTable {
+        from: TableIdent,
+        to: TableIdent,
+    },
     Delete(Box<Delete>),
     Insert(Box<Insert>),
     /// `filter` is the text of the condition.
-    Optimize { table: TableIdent, filter: Option<String> },
-    Vacuum { table: TableIdent, retain_ms: Option<i64>, dry_run: bool },
+    Optimize {
+        table: TableIdent,
+        filter: Option<String>,
+    },
+    Vacuum {
+        table: TableIdent,
+        retain_ms: Option<i64>,
+        dry_run: bool,
+    },
     ShowNamespaces,
-    ShowTables { namespace: Option<NamespaceIdent> },
-    Describe { table: TableIdent },
+    ShowTables {
+        namespace: Option<NamespaceIdent>,
+    },
+    Describe {
+        table: TableIdent,
+    },
     Engine(EngineStatement),
 }
 
@@ -168,7 +193,9 @@ fn classify(statement: EngineStatement) -> Result<Statement> {
             let words: Vec<&str> = text.split_whitespace().take(2).collect();
             let first = words.first().copied().unwrap_or_default().to_uppercase();
             match (first.as_str(), words.get(1)) {
-                ("CREATE" | "DROP" | "ALTER" | "START", Some(second)) => unsupported(&format!("{first} {}", second.to_uppercase())),
+                ("CREATE" | "DROP" | "ALTER" | "START", Some(second)) => {
+                    unsupported(&format!("{first} {}", second.to_uppercase()))
+                }
                 _ => unsupported(&first),
             }
         }

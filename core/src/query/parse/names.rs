@@ -36,7 +36,8 @@ pub(in crate::query) fn table_ident(name: &ObjectName) -> Result<TableIdent> {
 
 /// A namespace; levels are separated by dots, quoted or not.
 pub(super) fn namespace_ident(name: &ObjectName) -> Result<NamespaceIdent> {
-    let levels: Vec<String> = parts(name)?.iter().flat_map(|part| part.split('.').map(str::to_string).collect::<Vec<_>>()).collect();
+    let levels: Vec<String> =
+        parts(name)?.iter().flat_map(|part| part.split('.').map(str::to_string).collect::<Vec<_>>()).collect();
     if levels.iter().any(String::is_empty) {
         return Err(Error::invalid_input(format!("`{name}` is not a namespace")));
     }

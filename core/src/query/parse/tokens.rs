@@ -63,7 +63,7 @@ fn offset(sql: &str, location: sqlparser::tokenizer::Location) -> Option<usize> 
 
 impl Tokens {
     pub(super) fn new(sql: &str) -> Result<Self> {
-            let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(wrong)?;
+        let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(wrong)?;
         let tokens = tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
         Ok(Self { tokens, next: 0 })
     }
@@ -114,7 +114,7 @@ impl Tokens {
     }
 
     /// An error that says what should have come, what comes, and where.
-    pub(super) fn expected(&self, what: &str) -> tarndb_catalog::Error {
+    pub(super) fn expected(&self, what: &str) -> Error {
         match self.tokens.get(self.next) {
             Some(found) => wrong(format!("expected {what}, found `{}` at {}", found.token, found.span.start)),
             None => wrong(format!("expected {what}, found the end")),
@@ -135,7 +135,8 @@ impl Tokens {
     pub(super) fn word(&mut self) -> Result<Ident> {
         match self.peek(0) {
             Some(Token::Word(word)) => {
-                let ident = Ident { value: word.value.clone(), quote_style: word.quote_style, span: sqlparser::tokenizer::Span::empty() };
+                let ident =
+                    Ident { value: word.value.clone(), quote_style: word.quote_style, span: sqlparser::tokenizer::Span::empty() };
                 self.next += 1;
                 Ok(ident)
             }
@@ -248,7 +249,8 @@ impl Tokens {
             let negative = self.accept_token(&Token::Minus);
             match self.take() {
                 Some(Token::Number(digits, _)) => {
-                    let id = digits.parse::<i64>().map_err(|_| Error::invalid_input(format!("`{digits}` is not a snapshot id")))?;
+                    let id =
+                        digits.parse::<i64>().map_err(|_| Error::invalid_input(format!("`{digits}` is not a snapshot id")))?;
                     Version::Snapshot(if negative { -id } else { id })
                 }
                 Some(Token::SingleQuotedString(name)) if !negative => match name.parse() {
@@ -263,10 +265,10 @@ impl Tokens {
         } else if self.accept(&["TIMESTAMP", "AS", "OF"]) {
             self.accept(&["TIMESTAMP"]);
             let text = self.string()?;
-            let nanos = arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(&text).map_err(|e| {
+            let time = arrow::compute::kernels::cast_utils::string_to_datetime(&chrono::Utc, &text).map_err(|e| {
                 Error::invalid_input(format!("`{text}` is not a time: write it as '2026-01-31 12:00:00'")).with_source(e)
             })?;
-            Version::TimestampMs(nanos.div_euclid(1_000_000))
+            Version::TimestampMs(time.timestamp_millis())
         } else {
             self.next = start;
             return Ok(None);
