@@ -1,1 +1,1 @@
-//! tarndb-benches
+//! Benchmarks of tarndb. The comparisons with other engines are in `compare/`, in Python, where those engines are.

@@ -3,12 +3,10 @@
 import datetime
 import decimal
 import os
-import signal
 import subprocess
 import sys
 import textwrap
 import threading
-import time
 import uuid
 
 import pandas
@@ -236,10 +234,12 @@ def test_threads_share_a_lake(lake):
     assert sorted(row[0] for row in table.scan()) == list(range(8))
 
 
-def test_readme_example():
-    text = open(os.path.join(os.path.dirname(__file__), "..", "README.md")).read()
-    code = text.split("```python\n")[1].split("```")[0]
-    exec(compile(code, "README.md", "exec"), {})
+@pytest.mark.parametrize("readme", ["../README.md", "../../README.md"])
+def test_readme_examples(readme, tmp_path, monkeypatch):
+    with open(os.path.join(os.path.dirname(__file__), readme)) as file:
+        code = file.read().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, readme, "exec"), {})
 
 
 def test_import_is_quick_and_lazy():

@@ -27,3 +27,8 @@ pub use tarndb_metadata_indexer::MetadataIndexer;
 pub async fn connect(url: &str) -> Result<Lakehouse> {
     Lakehouse::builder(url).with_extension(Arc::new(MetadataIndexer)).build().await
 }
+
+/// Runs the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
