@@ -29,7 +29,8 @@ wheel: $(VENV)/.ready
 test: test-rust test-python
 
 test-rust:
-	@command -v cargo-nextest >/dev/null && cargo nextest run --locked --workspace || cargo test --locked --workspace --lib --bins --tests
+	if command -v cargo-nextest >/dev/null; then cargo nextest run --locked --workspace; \
+	else cargo test --locked --workspace --lib --bins --tests; fi
 	cargo test --locked --workspace --doc
 
 test-python: wheel

@@ -17,6 +17,9 @@ pub struct NewFile {
 pub struct TableCommit {
     /// The table.
     pub ident: TableIdent,
+    /// The metadata file from which the updates were made: another one is a conflict. Requirements name only what a commit
+    /// knows of; a branch that appears meanwhile, or moves unseen, is caught by this.
+    pub base_metadata_location: Option<String>,
     /// Checked against the table's state at the moment of the commit, as in the Iceberg REST protocol.
     pub requirements: Vec<TableRequirement>,
     /// Applied in order when every requirement holds.

@@ -160,6 +160,10 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
                 return Err(Error::invalid_input(format!("table `{}` is named twice in one commit", commit.ident)));
             }
             let base = self.load(&commit.ident).await?;
+            if commit.base_metadata_location.as_ref().is_some_and(|expected| *expected != base.metadata_location) {
+                let reason = "another writer committed first".to_string();
+                return Ok(CommitOutcome::Conflict { ident: commit.ident.clone(), reason });
+            }
             for requirement in &commit.requirements {
                 if let Err(error) = requirement.check(Some(&base.metadata)) {
                     return Ok(CommitOutcome::Conflict { ident: commit.ident.clone(), reason: error.to_string() });

@@ -32,7 +32,7 @@ async fn create(catalog: &dyn Catalog, table: &TableIdent) {
 
 fn set(table: &TableIdent, key: &str, value: &str, requirements: Vec<TableRequirement>) -> TableCommit {
     let updates = vec![TableUpdate::SetProperties { updates: HashMap::from([(key.to_string(), value.to_string())]) }];
-    TableCommit { ident: table.clone(), requirements, updates, files: Vec::new() }
+    TableCommit { ident: table.clone(), base_metadata_location: None, requirements, updates, files: Vec::new() }
 }
 
 pub(crate) async fn namespaces_are_created_listed_and_dropped(catalog: Arc<dyn Catalog>) {
@@ -95,6 +95,10 @@ pub(crate) async fn requirements_are_checked(catalog: Arc<dyn Catalog>) {
     let loaded = catalog.load_table(&table).await.unwrap();
     assert_eq!(loaded.metadata.properties()["k"], "v");
     assert_eq!(loaded.metadata.metadata_log().len(), 1);
+    let mut stale = set(&table, "k", "stale", Vec::new());
+    stale.base_metadata_location = Some("file:///elsewhere/metadata/00000-x.metadata.json".to_string());
+    let outcome = catalog.commit(vec![stale]).await.unwrap();
+    assert!(matches!(outcome, CommitOutcome::Conflict { .. }), "a commit made from another state");
     let gone = catalog.commit(vec![set(&ident("n", "none"), "k", "v", Vec::new())]).await.unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
 }

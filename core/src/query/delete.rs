@@ -263,7 +263,7 @@ fn columns_of_total_condition(table: &Table, condition: &Expr) -> Option<HashSet
                             | Operator::Or
                     );
                 }
-                Expr::Not(_) | Expr::Between(_) | Expr::InList(_) | Expr::Cast(_) => {}
+                Expr::Not(_) | Expr::Between(_) | Expr::InList(_) => {}
                 _ => total = false,
             }
             Ok(if total { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })

@@ -6,7 +6,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use futures::TryStreamExt;
-use iceberg::spec::{ManifestFile, Struct};
+use iceberg::spec::{Literal, ManifestFile, PrimitiveLiteral, Struct};
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use parquet::arrow::async_reader::ParquetObjectReader;
@@ -72,7 +72,7 @@ impl DeleteIndex {
             } else if !is_position && entry.partition.fields().is_empty() {
                 self.global.push(file);
             } else {
-                let key = (manifest.partition_spec_id, entry.partition.clone());
+                let key = (manifest.partition_spec_id, promoted(&entry.partition));
                 self.by_partition.entry(key).or_default().push(file);
             }
         }
@@ -86,7 +86,7 @@ impl DeleteIndex {
         if self.by_path.is_empty() && self.by_partition.is_empty() && self.global.is_empty() {
             return Ok(Vec::new());
         }
-        let by_partition = self.by_partition.get(&(spec_id, partition.clone()));
+        let by_partition = self.by_partition.get(&(spec_id, promoted(partition)));
         let candidates = self.by_path.get(path).into_iter().chain(by_partition).flatten().chain(&self.global);
         let mut found = Vec::new();
         for file in candidates {
@@ -111,6 +111,20 @@ impl DeleteIndex {
         }
         Ok(found)
     }
+}
+
+/// A partition in the widest types: manifests from before and after a promotion write one value in two types.
+fn promoted(partition: &Struct) -> Struct {
+    let wide = |value: &PrimitiveLiteral| match value {
+        PrimitiveLiteral::Int(n) => PrimitiveLiteral::Long(i64::from(*n)),
+        PrimitiveLiteral::Float(f) => PrimitiveLiteral::Double(f64::from(f.into_inner()).into()),
+        other => other.clone(),
+    };
+    let fields = partition.fields().iter().map(|value| match value {
+        Some(Literal::Primitive(value)) => Some(Literal::Primitive(wide(value))),
+        other => other.clone(),
+    });
+    Struct::from_iter(fields)
 }
 
 type PositionsByFile = HashMap<String, Arc<RoaringTreemap>>;

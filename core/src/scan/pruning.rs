@@ -6,8 +6,10 @@ use arrow::compute::is_not_null;
 use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{CastExpr, TryCastExpr};
 use datafusion_pruning::PruningPredicate;
 use iceberg::spec::{
     Datum, FieldSummary, Literal, ManifestFile, PrimitiveLiteral, PrimitiveType, Schema, TableMetadata, Transform,
@@ -42,7 +44,7 @@ impl Pruner {
     /// A pruner for rows that all of `filters` keep. `arrow` is the engine's form of `schema`.
     pub(crate) fn new(schema: Arc<Schema>, arrow: SchemaRef, filters: &[Arc<dyn PhysicalExpr>]) -> Result<Self> {
         let mut predicates = Vec::new();
-        for filter in filters {
+        for filter in filters.iter().filter(|filter| casts_keep_order(filter, &arrow)) {
             let predicate = PruningPredicate::try_new(Arc::clone(filter), Arc::clone(&arrow)).map_err(engine_error)?;
             if !predicate.always_true() {
                 predicates.push(predicate);
@@ -135,6 +137,31 @@ impl Pruner {
         let field = self.arrow.field_with_name(&column.name).ok()?;
         Some((self.schema.field_by_name(&column.name)?.id, field.data_type()))
     }
+}
+
+/// Whether every cast in the expression keeps order, so that bounds can go through it. DataFusion takes that for granted;
+/// a timestamp's time of day, or a number as a boolean, has another order.
+pub(super) fn casts_keep_order(expr: &Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> bool {
+    let keeps_order = |from: &DataType, to: &DataType| {
+        let instant = |of: &DataType| matches!(of, DataType::Date32 | DataType::Date64 | DataType::Timestamp(..));
+        from == to
+            || (from.is_numeric() && to.is_numeric())
+            || (from.is_string() && to.is_string())
+            || (from.is_binary() && to.is_binary())
+            || (instant(from) && instant(to) && !local(to))
+    };
+    // Local time goes back once a year.
+    let local = |of: &DataType| matches!(of, DataType::Timestamp(_, Some(zone)) if !matches!(zone.as_ref(), "UTC" | "+00:00"));
+    let mut all = true;
+    let walked = expr.apply(|expr| {
+        let cast = expr.downcast_ref::<CastExpr>().map(|cast| (cast.expr(), cast.cast_type()));
+        let cast = cast.or_else(|| expr.downcast_ref::<TryCastExpr>().map(|cast| (cast.expr(), cast.cast_type())));
+        if let Some((child, to)) = cast {
+            all &= child.data_type(schema).is_ok_and(|from| keeps_order(&from, to));
+        }
+        Ok(if all { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    });
+    all && walked.is_ok()
 }
 
 fn scalars_to_array(data_type: &DataType, scalars: impl Iterator<Item = Option<ScalarValue>>) -> Option<ArrayRef> {

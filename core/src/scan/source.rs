@@ -29,6 +29,7 @@ use tarndb_catalog::Result;
 use super::deletes::{DeleteLoader, access_plan};
 use super::field_ids::FieldIdAdapterFactory;
 use super::plan::{PlanCounts, ScanTask};
+use super::pruning::casts_keep_order;
 use super::statistics;
 use crate::error::{engine_error, to_engine_error};
 use crate::table::{Table, engine_schema_with_ids};
@@ -174,7 +175,7 @@ impl IcebergSource {
             }
             Ok(if safe { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
         });
-        safe && walked.is_ok()
+        safe && walked.is_ok() && casts_keep_order(filter, &self.schema)
     }
 }
 

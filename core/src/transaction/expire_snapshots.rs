@@ -17,12 +17,13 @@ pub(crate) struct ExpireSnapshots {
     older_than_ms: Option<i64>,
     retain_last: Option<usize>,
     removed: BTreeSet<i64>,
+    removed_refs: BTreeSet<String>,
 }
 
 impl ExpireSnapshots {
     /// `older_than_ms` and `retain_last` replace the table's properties where given.
     pub(crate) fn new(older_than_ms: Option<i64>, retain_last: Option<usize>) -> Self {
-        Self { older_than_ms, retain_last, removed: BTreeSet::new() }
+        Self { older_than_ms, retain_last, removed: BTreeSet::new(), removed_refs: BTreeSet::new() }
     }
 
     fn retained(&self, metadata: &TableMetadata, now_ms: i64) -> Result<(HashSet<i64>, Vec<String>)> {
@@ -110,10 +111,11 @@ impl Action for ExpireSnapshots {
         let metadata = &attempt.current;
         let (retained, expired_refs) = self.retained(metadata, attempt.env.storage.clock().now_ms())?;
         self.removed = metadata.snapshots().map(|snapshot| snapshot.snapshot_id()).filter(|id| !retained.contains(id)).collect();
+        self.removed_refs = expired_refs.iter().cloned().collect();
         for ref_name in expired_refs {
             attempt.updates.push(TableUpdate::RemoveSnapshotRef { ref_name });
         }
-        if self.removed.is_empty() {
+        if self.removed.is_empty() && self.removed_refs.is_empty() {
             return Ok(());
         }
         // A branch or tag that is made meanwhile on a snapshot that goes must stop this attempt.
@@ -130,12 +132,16 @@ impl Action for ExpireSnapshots {
                 attempt.updates.push(TableUpdate::RemovePartitionStatistics { snapshot_id: *id });
             }
         }
+        if self.removed.is_empty() {
+            return Ok(());
+        }
         attempt.updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: self.removed.iter().copied().collect() });
         Ok(())
     }
 
     fn is_in(&self, metadata: &TableMetadata) -> bool {
         self.removed.iter().all(|id| metadata.snapshot_by_id(*id).is_none())
+            && (self.removed_refs.is_empty() || refs(metadata).iter().all(|(name, _)| !self.removed_refs.contains(name)))
     }
 
     fn new_files(&self) -> Vec<String> {

@@ -100,12 +100,14 @@ pub(crate) struct Transaction {
     start: LoadedTable,
     actions: Vec<Box<dyn Action>>,
     caller: Caller,
+    /// Whether the outcome of an attempt could only be inferred.
+    had_unknown: bool,
 }
 
 impl Transaction {
     /// Starts from the state of `table`.
     pub(crate) fn new(table: &Table, caller: Caller) -> Self {
-        Self { env: Arc::clone(table.env()), start: table.loaded().clone(), actions: Vec::new(), caller }
+        Self { env: Arc::clone(table.env()), start: table.loaded().clone(), actions: Vec::new(), caller, had_unknown: false }
     }
 
     pub(crate) fn with(mut self, action: impl Action + 'static) -> Self {
@@ -127,6 +129,11 @@ impl Transaction {
                 Ok(committed)
             }
             Err(error) if error.kind() == ErrorKind::CommitStateUnknown => Err(error),
+            // An attempt that was taken for lost may have been committed and expired within the same moment.
+            Err(error) if self.had_unknown => {
+                let message = "an attempt of this commit had an unknown outcome, and the next one failed";
+                Err(Error::new(ErrorKind::CommitStateUnknown, message).with_source(error))
+            }
             Err(error) => {
                 let own = self.actions.iter().flat_map(|action| action.new_files());
                 let files: Vec<String> = own.chain(written).collect();
@@ -167,6 +174,7 @@ impl Transaction {
             written.extend(used.iter().cloned());
             let commit = TableCommit {
                 ident: self.start.ident.clone(),
+                base_metadata_location: Some(base.metadata_location.clone()),
                 requirements: attempt.requirements,
                 updates: attempt.updates,
                 files: attempt.files,
@@ -182,6 +190,7 @@ impl Transaction {
                     if let Some(table) = self.probe(&base, error).await? {
                         return Ok((Committed { table, attempts }, used));
                     }
+                    self.had_unknown = true;
                     backoff.pause(self.env.storage.ids(), "an attempt failed in the catalog").await?;
                 }
             }

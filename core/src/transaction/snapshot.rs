@@ -73,7 +73,9 @@ impl SnapshotProducer {
     }
 
     pub(super) fn is_in(&self, metadata: &TableMetadata) -> bool {
+        // A snapshot that expired already is still named by its child.
         metadata.snapshot_by_id(self.snapshot_id).is_some()
+            || metadata.snapshots().any(|snapshot| snapshot.parent_snapshot_id() == Some(self.snapshot_id))
     }
 
     pub(super) fn new_files(&self) -> Vec<String> {
