@@ -142,6 +142,8 @@ impl Pruner {
 /// Whether every cast in the expression keeps order, so that bounds can go through it. DataFusion takes that for granted;
 /// a timestamp's time of day, or a number as a boolean, has another order.
 pub(super) fn casts_keep_order(expr: &Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> bool {
+    // Local time goes back once a year.
+    let local = |of: &DataType| matches!(of, DataType::Timestamp(_, Some(zone)) if !matches!(zone.as_ref(), "UTC" | "+00:00"));
     let keeps_order = |from: &DataType, to: &DataType| {
         let instant = |of: &DataType| matches!(of, DataType::Date32 | DataType::Date64 | DataType::Timestamp(..));
         from == to
@@ -150,8 +152,6 @@ pub(super) fn casts_keep_order(expr: &Arc<dyn PhysicalExpr>, schema: &SchemaRef)
             || (from.is_binary() && to.is_binary())
             || (instant(from) && instant(to) && !local(to))
     };
-    // Local time goes back once a year.
-    let local = |of: &DataType| matches!(of, DataType::Timestamp(_, Some(zone)) if !matches!(zone.as_ref(), "UTC" | "+00:00"));
     let mut all = true;
     let walked = expr.apply(|expr| {
         let cast = expr.downcast_ref::<CastExpr>().map(|cast| (cast.expr(), cast.cast_type()));
