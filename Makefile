@@ -22,9 +22,12 @@ demo: shell wheel $(VENV)/.ready
 shell:
 	cargo build --locked --profile bench -p tarndb-repl
 
+# maturin cannot take the profile `bench` (cargo rustc understands it as "the benchmarks"), so the release profile is given
+# its settings, and both share one build.
 wheel: $(VENV)/.ready
 	rm -rf $(WORK)/wheels
-	cd python && $(VENV)/bin/maturin build -q --locked --profile bench --out $(WORK)/wheels
+	cd python && CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	  $(VENV)/bin/maturin build -q --locked --release --out $(WORK)/wheels
 
 test: test-rust test-python
 
