@@ -4,6 +4,9 @@
 # make bench   TPC-H beside plain Parquet and DuckDB (SF=1 unless given)
 
 SF ?= 0.1
+# The profile of the demo's shell: bench is optimised, dev is what the tests have built already.
+PROFILE ?= bench
+PROFILE_FOLDER := $(if $(filter dev,$(PROFILE)),debug,release)
 BENCH_SF ?= 1
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/tarndb-target
 WORK := $(CARGO_TARGET_DIR)/tarndb
@@ -16,11 +19,11 @@ demo: shell wheel $(VENV)/.ready
 	rm -rf $(DEMO_VENV)
 	python3 -m venv $(DEMO_VENV)
 	$(DEMO_VENV)/bin/pip install -q $(WORK)/wheels/tarndb-*.whl -r python/requirements-peers.txt
-	python3 demo/run.py --shell $(CARGO_TARGET_DIR)/release/tarndb --python $(DEMO_VENV)/bin/python \
+	python3 demo/run.py --shell $(CARGO_TARGET_DIR)/$(PROFILE_FOLDER)/tarndb --python $(DEMO_VENV)/bin/python \
 	  --tpchgen $(VENV)/bin/tpchgen-cli --scale $(SF) --folder $(WORK)/demo
 
 shell:
-	cargo build --locked --profile bench -p tarndb-repl
+	cargo build --locked --profile $(PROFILE) --workspace --bin tarndb
 
 # maturin cannot take the profile `bench` (cargo rustc understands it as "the benchmarks"), so the release profile is given
 # its settings, and both share one build.
