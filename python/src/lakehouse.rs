@@ -86,18 +86,8 @@ impl PyLakehouse {
             wait(py, self.lake.create_table(name, &schema, &partition_by, properties))?;
         } else {
             let rows = input::rows(schema_or_data)?;
-            wait(py, async {
-                self.lake.create_table(name, &rows.schema(), &partition_by, properties).await?;
-                let appended = self.lake.append(name, input::stream(rows)).await;
-                match appended {
-                    Err(e) if e.kind() != tarndb::ErrorKind::CommitStateUnknown => {
-                        // The empty table is this call's own; it goes as it came.
-                        self.lake.drop_table(name, true).await?;
-                        Err(e)
-                    }
-                    other => other,
-                }
-            })?;
+            let schema = rows.schema();
+            wait(py, self.lake.create_table_from(name, &schema, input::stream(rows), &partition_by, properties))?;
         }
         Ok(PyTarnTable::new(self.lake.clone(), name.to_string(), None))
     }

@@ -49,6 +49,37 @@ async fn two_handles_on_one_database_see_each_other() {
     suite::contend(vec![one, two]).await;
 }
 
+/// Names the lake's folder to a child process of [`processes_on_one_database_lose_nothing`], and its number.
+const CONTENDER: &str = "TARNDB_TEST_CONTENDER";
+
+/// Runs this very test in child processes, each of which is one writer.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_on_one_database_lose_nothing() {
+    const PROCESSES: usize = 6;
+    const COMMITS: usize = 10;
+    if let Ok(contender) = std::env::var(CONTENDER) {
+        let (number, folder) = contender.split_once(' ').unwrap();
+        let catalog = sqlite(std::path::Path::new(folder)).await;
+        return suite::write_in_contention(catalog.as_ref(), number.parse().unwrap(), COMMITS).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = sqlite(folder.path()).await;
+    suite::prepare_contention(catalog.as_ref()).await;
+    let start = |number: usize| {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "processes_on_one_database_lose_nothing"])
+            .env(CONTENDER, format!("{number} {}", folder.path().display()))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let children: Vec<_> = (0..PROCESSES).map(start).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(suite::commits_in_contention(catalog.as_ref()).await, PROCESSES * COMMITS);
+}
+
 #[tokio::test]
 async fn a_damaged_database_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();

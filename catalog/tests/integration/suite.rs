@@ -126,32 +126,44 @@ pub(crate) async fn concurrent_commits_lose_nothing(catalog: Arc<dyn Catalog>) {
     contend(vec![Arc::clone(&catalog), catalog]).await;
 }
 
+const WRITERS: usize = 8;
+const COMMITS: usize = 5;
+
 /// Many writers set a property each, trying again on conflict; in the end all are there.
 pub(crate) async fn contend(catalogs: Vec<Arc<dyn Catalog>>) {
-    const WRITERS: usize = 8;
-    const COMMITS: usize = 5;
-    let table = ident("n", "t");
-    catalogs[0].create_namespace(&namespace("n"), HashMap::new()).await.unwrap();
-    create(catalogs[0].as_ref(), &table).await;
+    prepare_contention(catalogs[0].as_ref()).await;
     let mut writers = Vec::new();
     for writer in 0..WRITERS {
-        let (catalog, table) = (Arc::clone(&catalogs[writer % catalogs.len()]), table.clone());
-        writers.push(tokio::spawn(async move {
-            for commit in 0..COMMITS {
-                let key = format!("{writer}-{commit}");
-                loop {
-                    match catalog.commit(vec![set(&table, &key, "v", Vec::new())]).await.unwrap() {
-                        CommitOutcome::Committed(_) => break,
-                        CommitOutcome::Conflict { .. } => {}
-                        CommitOutcome::Unknown(error) => panic!("{error:?}"),
-                    }
-                }
-            }
-        }));
+        let catalog = Arc::clone(&catalogs[writer % catalogs.len()]);
+        writers.push(tokio::spawn(async move { write_in_contention(catalog.as_ref(), writer, COMMITS).await }));
     }
     for writer in writers {
         writer.await.unwrap();
     }
-    let loaded = catalogs[0].load_table(&table).await.unwrap();
-    assert_eq!(loaded.metadata.properties().len(), WRITERS * COMMITS);
+    assert_eq!(commits_in_contention(catalogs[0].as_ref()).await, WRITERS * COMMITS);
+}
+
+/// Creates the table of the contention tests.
+pub(crate) async fn prepare_contention(catalog: &dyn Catalog) {
+    catalog.create_namespace(&namespace("n"), HashMap::new()).await.unwrap();
+    create(catalog, &ident("n", "t")).await;
+}
+
+/// Commits `commits` times, trying again on conflict.
+pub(crate) async fn write_in_contention(catalog: &dyn Catalog, writer: usize, commits: usize) {
+    let table = ident("n", "t");
+    for commit in 0..commits {
+        loop {
+            match catalog.commit(vec![set(&table, &format!("{writer}-{commit}"), "v", Vec::new())]).await.unwrap() {
+                CommitOutcome::Committed(_) => break,
+                CommitOutcome::Conflict { .. } => {}
+                CommitOutcome::Unknown(error) => panic!("{error:?}"),
+            }
+        }
+    }
+}
+
+/// How many of the contending commits are in the table.
+pub(crate) async fn commits_in_contention(catalog: &dyn Catalog) -> usize {
+    catalog.load_table(&ident("n", "t")).await.unwrap().metadata.properties().len()
 }

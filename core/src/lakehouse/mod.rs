@@ -15,8 +15,8 @@ use tarndb_catalog::{Error, Result, Storage};
 
 pub use builder::{CatalogLayer, LakehouseBuilder, connect};
 pub use result::QueryResult;
-pub(crate) use tables::append_rows;
 pub use tables::{AppendResult, DeleteResult};
+pub(crate) use tables::{append_rows, write_batches};
 
 use crate::extension::Extension;
 use crate::query;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::physical_expr::PhysicalExpr;
 use futures::FutureExt;
 use futures::stream::{self, Stream, StreamExt};
@@ -13,7 +14,7 @@ use tarndb_catalog::{Error, ErrorKind, Result};
 use super::{Lakehouse, QueryResult};
 use crate::query::{self, NewTable};
 use crate::table::Table;
-use crate::transaction::{Append, Caller, Transaction};
+use crate::transaction::{Append, Caller, Transaction, WrittenFile};
 use crate::writer::{Matching, conform, write_rows};
 
 /// What an append did.
@@ -57,6 +58,25 @@ impl Lakehouse {
         query::create_table(self, &ident, new).await
     }
 
+    /// Creates a table with the columns of an Arrow schema and rows in that schema: it appears with all of them, or not at
+    /// all. Returns how many there were. See [`Lakehouse::create_table`].
+    ///
+    /// # Errors
+    /// As [`Lakehouse::create_table`], and those of the stream.
+    pub async fn create_table_from(
+        &self,
+        name: &str,
+        schema: &SchemaRef,
+        rows: impl Stream<Item = Result<RecordBatch>> + Send,
+        partition_by: &[String],
+        properties: Vec<(String, String)>,
+    ) -> Result<u64> {
+        let ident = query::parse_table_name(name)?;
+        let new = NewTable::from_arrow(schema, partition_by, properties)?;
+        let memory = Arc::clone(&self.session_context().runtime_env().memory_pool);
+        query::create_table_from(self, &ident, new, rows, &memory).boxed().await
+    }
+
     /// Removes a table from the catalog; with `purge`, deletes its folder too.
     ///
     /// # Errors
@@ -71,7 +91,8 @@ impl Lakehouse {
     /// `InvalidInput` when the rows do not fit; `CommitStateUnknown`; those of the stream and the storage. The table is
     /// unchanged after every error but `CommitStateUnknown`.
     pub async fn append(&self, name: &str, rows: impl Stream<Item = Result<RecordBatch>> + Send) -> Result<AppendResult> {
-        append_rows(&self.table(name).await?, rows, Matching::ByName).boxed().await
+        let memory = Arc::clone(&self.session_context().runtime_env().memory_pool);
+        append_rows(&self.table(name).await?, rows, Matching::ByName, &memory).boxed().await
     }
 
     /// Adds batches that are there already: see [`Lakehouse::append`].
@@ -125,16 +146,27 @@ impl Lakehouse {
     }
 }
 
+/// Writes rows as files of a table, in its current schema.
+pub(crate) async fn write_batches(
+    table: &Table,
+    rows: impl Stream<Item = Result<RecordBatch>> + Send,
+    matching: Matching,
+    memory: &Arc<dyn MemoryPool>,
+) -> Result<Vec<WrittenFile>> {
+    let schema = crate::table::arrow_schema(table.metadata().current_schema())?;
+    let conformed = rows.map(move |batch| conform(&batch?, &schema, matching));
+    write_rows(table, conformed, memory).await.map_err(|e: Error| e.with_context("table", table.ident().to_string()))
+}
+
 /// Writes rows and commits them.
 pub(crate) async fn append_rows(
     table: &Table,
     rows: impl Stream<Item = Result<RecordBatch>> + Send,
     matching: Matching,
+    memory: &Arc<dyn MemoryPool>,
 ) -> Result<AppendResult> {
     table.check_writable()?;
-    let schema = crate::table::arrow_schema(table.metadata().current_schema())?;
-    let conformed = rows.map(move |batch| conform(&batch?, &schema, matching));
-    let files = write_rows(table, conformed).await.map_err(|e: Error| e.with_context("table", table.ident().to_string()))?;
+    let files = write_batches(table, rows, matching, memory).await?;
     if files.is_empty() {
         return Ok(AppendResult { rows: 0, files: 0, snapshot_id: None });
     }

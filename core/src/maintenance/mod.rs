@@ -1,10 +1,12 @@
 //! Upkeep of tables: Spark's verbs, options and defaults.
 
 mod expire_snapshots;
+mod overlap;
 mod reachable;
 mod remove_orphan_files;
 mod rewrite_data_files;
 
 pub use expire_snapshots::{ExpireSnapshotsOptions, ExpireSnapshotsResult, expire_snapshots};
+pub(crate) use overlap::check_overlap;
 pub use remove_orphan_files::{RemoveOrphanFilesOptions, remove_orphan_files};
 pub use rewrite_data_files::{RewriteDataFilesOptions, RewriteDataFilesResult, rewrite_data_files};

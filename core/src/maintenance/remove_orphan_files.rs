@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use futures::TryStreamExt;
 use tarndb_catalog::{Error, Result};
 
+use super::overlap::check_overlap;
 use super::reachable;
 use crate::table::{Table, properties};
 
@@ -65,26 +66,4 @@ pub async fn remove_orphan_files(table: &Table, options: &RemoveOrphanFilesOptio
         }
     }
     Ok(orphans)
-}
-
-/// Refuses tables whose folder holds, or lies in, another table's.
-async fn check_overlap(table: &Table) -> Result<()> {
-    let env = table.env();
-    let own = env.storage.path(table.location())?;
-    for namespace in env.catalog.list_namespaces().await? {
-        for ident in env.catalog.list_tables(&namespace).await? {
-            if ident == *table.ident() {
-                continue;
-            }
-            let other = env.catalog.load_table(&ident).await?;
-            let path = env.storage.path(other.metadata.location())?;
-            if own.prefix_matches(&path) || path.prefix_matches(&own) {
-                return Err(Error::invalid_input(format!(
-                    "the folder of `{}` overlaps that of `{ident}`, so its orphans cannot be told",
-                    table.ident()
-                )));
-            }
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use datafusion::physical_expr::PhysicalExpr;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -251,5 +252,7 @@ async fn rewrite_group(table: &Table, group: Vec<ScanTask>, loader: &Arc<DeleteL
         })
         .try_flatten()
         .and_then(move |batch| futures::future::ready(conform(&batch, &plain, Matching::ByPosition)));
-    write_rows(table, rows.boxed()).await
+    // One file is open at a time, whose row group bounds what it buffers.
+    let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+    write_rows(table, rows.boxed(), &memory).await
 }

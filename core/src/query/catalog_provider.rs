@@ -206,7 +206,7 @@ impl LakeSchema {
             table = table.at(&version)?;
         }
         let rows = metadata.rows(&table).await?;
-        let provider = MemTable::try_new(metadata.schema(), vec![vec![rows]]);
+        let provider = MemTable::try_new(rows.schema(), vec![vec![rows]]);
         Ok(Arc::new(provider.map_err(engine_error)?))
     }
 }

@@ -3,16 +3,20 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef, TimeUnit};
-use futures::{StreamExt, TryStreamExt};
-use iceberg::spec::{FormatVersion, NestedField, Schema, TableMetadataBuilder, Transform, Type, UnboundPartitionSpec};
+use datafusion::execution::memory_pool::MemoryPool;
+use futures::{Stream, StreamExt, TryStreamExt};
+use iceberg::spec::{
+    FormatVersion, NestedField, Schema, TableMetadata, TableMetadataBuilder, Transform, Type, UnboundPartitionSpec,
+};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
-use tarndb_catalog::{Error, ErrorKind, Result};
+use tarndb_catalog::{Error, ErrorKind, LoadedTable, Result};
 
 use super::parse::{CreateTable, PartitionField, parse_transform};
-use super::{drop, plan, run_plan};
+use super::{plan, run_plan};
 use crate::error::engine_error;
-use crate::lakehouse::{Lakehouse, QueryResult, append_rows};
+use crate::lakehouse::{Lakehouse, QueryResult, write_batches};
 use crate::table::{Table, iceberg_type};
+use crate::transaction::create_with_rows;
 use crate::writer::Matching;
 
 /// What a table is created with.
@@ -73,24 +77,33 @@ pub(super) async fn run(lake: &Lakehouse, statement: CreateTable) -> Result<Quer
         return tolerate(Error::new(ErrorKind::AlreadyExists, format!("table `{ident}` exists already")));
     }
     let (state, plan) = plan(lake, query, None).await?;
+    let memory = Arc::clone(&state.runtime_env().memory_pool);
     let rows = run_plan(state, plan).await?;
     let new = NewTable::new(columns_of(rows.schema())?, partition_by, properties);
-    let table = match create_table(lake, &ident, new).await {
-        Ok(table) => table,
-        Err(e) => return tolerate(e),
-    };
-    let rows = rows.and_then(|batch| futures::future::ready(with_microseconds(&batch)));
-    match append_rows(&table, rows.boxed(), Matching::ByPosition).await {
-        Ok(appended) => QueryResult::counts(&[("rows", appended.rows)]),
-        Err(e) if e.kind() == ErrorKind::CommitStateUnknown => Err(e),
-        Err(e) => {
-            // The table is empty and the statement's own; it goes as it came.
-            if let Err(error) = drop::drop_table(lake, &ident, true).await {
-                tracing::warn!(table = %ident, %error, "an empty table stays behind after its query failed");
-            }
-            Err(e)
-        }
+    match create_table_from(lake, &ident, new, rows.boxed(), &memory).await {
+        Ok(count) => QueryResult::counts(&[("rows", count)]),
+        Err(e) => tolerate(e),
     }
+}
+
+/// Creates a table with rows in the order of its columns: it appears with all of them, or not at all. Returns how many.
+pub(crate) async fn create_table_from(
+    lake: &Lakehouse,
+    ident: &TableIdent,
+    new: NewTable,
+    rows: impl Stream<Item = Result<RecordBatch>> + Send,
+    memory: &Arc<dyn MemoryPool>,
+) -> Result<u64> {
+    let staged = stage(lake, ident, new).await?;
+    let rows = rows.and_then(|batch| futures::future::ready(with_microseconds(&batch)));
+    let files = write_batches(&staged, rows, Matching::ByPosition, memory).await?;
+    let count = files.iter().map(|written| written.file.record_count()).sum();
+    if files.is_empty() {
+        lake.env().catalog.create_table(ident, TableMetadata::clone(staged.metadata()), Vec::new()).await?;
+    } else {
+        create_with_rows(&staged, files).await?;
+    }
+    Ok(count)
 }
 
 /// SQL's own times have nanoseconds (`now()`, literals); assigned to a column of microseconds they are cast, as in INSERT.
@@ -112,7 +125,17 @@ fn with_microseconds(batch: &RecordBatch) -> Result<RecordBatch> {
 
 /// Creates an empty table.
 pub(crate) async fn create_table(lake: &Lakehouse, ident: &TableIdent, new: NewTable) -> Result<Table> {
+    let staged = stage(lake, ident, new).await?;
+    let loaded = lake.env().catalog.create_table(ident, TableMetadata::clone(staged.metadata()), Vec::new()).await?;
+    Ok(Table::new(Arc::clone(lake.env()), loaded))
+}
+
+/// A new table that its catalog does not know yet.
+async fn stage(lake: &Lakehouse, ident: &TableIdent, new: NewTable) -> Result<Table> {
     let env = lake.env();
+    if !env.catalog.namespace_exists(ident.namespace()).await? {
+        return Err(Error::not_found(format!("namespace `{}` does not exist", ident.namespace().join("."))));
+    }
     let NewTable { columns, partition_by, mut properties } = new;
     check_names(ident, &columns)?;
     match properties.remove("format-version").as_deref() {
@@ -139,7 +162,7 @@ pub(crate) async fn create_table(lake: &Lakehouse, ident: &TableIdent, new: NewT
         .format_version(FormatVersion::V2)
         .build();
     let metadata = TableMetadataBuilder::from_table_creation(creation)?.assign_uuid(uuid).build()?.metadata;
-    let loaded = env.catalog.create_table(ident, metadata, Vec::new()).await?;
+    let loaded = LoadedTable { ident: ident.clone(), metadata_location: String::new(), metadata: Arc::new(metadata) };
     Ok(Table::new(Arc::clone(env), loaded))
 }
 

@@ -3,6 +3,7 @@ use iceberg::{NamespaceIdent, TableIdent};
 use tarndb_catalog::{ErrorKind, Result};
 
 use crate::lakehouse::{Lakehouse, QueryResult};
+use crate::maintenance::check_overlap;
 
 pub(super) async fn run(lake: &Lakehouse, table: &TableIdent, if_exists: bool, purge: bool) -> Result<QueryResult> {
     match drop_table(lake, table, purge).await {
@@ -14,7 +15,12 @@ pub(super) async fn run(lake: &Lakehouse, table: &TableIdent, if_exists: bool, p
 /// Removes a table's name; with `purge` its folder too, which no other table is ever given.
 pub(crate) async fn drop_table(lake: &Lakehouse, table: &TableIdent, purge: bool) -> Result<()> {
     let env = lake.env();
-    let location = if purge { Some(lake.load(table).await?.location().to_string()) } else { None };
+    let mut location = None;
+    if purge {
+        let table = lake.load(table).await?;
+        check_overlap(&table).await?;
+        location = Some(table.location().to_string());
+    }
     env.catalog.drop_table(table).await?;
     if let Some(location) = location {
         let files: Vec<_> = env.storage.list(&location)?.map_ok(|object| object.location).try_collect().await?;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use datafusion::common::ParamValues;
 use datafusion::logical_expr::{DmlStatement, LogicalPlan, WriteOp};
 use datafusion::sql::parser::Statement as EngineStatement;
@@ -22,7 +24,8 @@ pub(super) async fn run(lake: &Lakehouse, statement: Box<Insert>, params: Option
         return Err(Error::internal("an INSERT was planned as something else"));
     };
     let table = lake.load(&ident).await?;
+    let memory = Arc::clone(&state.runtime_env().memory_pool);
     let rows = run_plan(state, input.as_ref().clone()).await?;
-    let appended = append_rows(&table, rows.boxed(), Matching::ByPosition).await?;
+    let appended = append_rows(&table, rows.boxed(), Matching::ByPosition, &memory).await?;
     QueryResult::counts(&[("rows", appended.rows)])
 }

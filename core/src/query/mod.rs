@@ -30,7 +30,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as EngineStatement;
 use tarndb_catalog::{Error, Result};
 
-pub(crate) use create_table::{NewTable, create_table};
+pub(crate) use create_table::{NewTable, create_table, create_table_from};
 pub(crate) use delete::delete_where;
 pub(crate) use drop::drop_table;
 pub use parse::split_statements;

@@ -12,7 +12,9 @@ use tarndb_catalog::Result;
 
 use super::session::store_url;
 use crate::error::to_engine_error;
-use crate::scan::{FILE_COLUMN, POSITION_COLUMN, PositionScanExec, Pruner, ReadSchema, ScanRequest, ScanTask, plan, scan_exec};
+use crate::scan::{
+    FILE_COLUMN, POSITION_COLUMN, PlanCounts, PositionScanExec, Pruner, ReadSchema, ScanRequest, ScanTask, plan, scan_exec,
+};
 use crate::table::{Table, engine_schema, engine_schema_with_ids};
 
 /// One version of a table, for DataFusion.
@@ -29,10 +31,18 @@ impl IcebergTableProvider {
     }
 }
 
-/// Filters that prune: those that name only columns of the table.
-fn physical_filters(session: &dyn Session, schema: &SchemaRef, filters: &[Expr]) -> EngineResult<Vec<Arc<dyn PhysicalExpr>>> {
+/// The files of `table` that can hold rows for which `filters` over its `schema` hold.
+async fn planned(
+    session: &dyn Session,
+    table: &Table,
+    schema: &SchemaRef,
+    filters: &[Expr],
+) -> EngineResult<(Vec<ScanTask>, PlanCounts)> {
     let columns = DFSchema::try_from(Arc::clone(schema))?;
-    filters.iter().map(|filter| session.create_physical_expr(filter.clone(), &columns)).collect()
+    let physical: EngineResult<Vec<Arc<dyn PhysicalExpr>>> =
+        filters.iter().map(|filter| session.create_physical_expr(filter.clone(), &columns)).collect();
+    let pruner = Pruner::new(Arc::clone(table.schema()), Arc::clone(schema), &physical?).map_err(to_engine_error)?;
+    plan(table, &pruner).await.map_err(to_engine_error)
 }
 
 /// The first files that are sure to have `limit` rows.
@@ -68,10 +78,7 @@ impl TableProvider for IcebergTableProvider {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> EngineResult<Arc<dyn ExecutionPlan>> {
-        let physical = physical_filters(session, &self.schema, filters)?;
-        let pruner =
-            Pruner::new(Arc::clone(self.table.schema()), Arc::clone(&self.schema), &physical).map_err(to_engine_error)?;
-        let (mut tasks, counts) = plan(&self.table, &pruner).await.map_err(to_engine_error)?;
+        let (mut tasks, counts) = planned(session, &self.table, &self.schema, filters).await?;
         if let Some(limit) = limit.filter(|_| filters.is_empty()) {
             tasks = limited(tasks, limit);
         }
@@ -136,10 +143,7 @@ impl TableProvider for PositionTableProvider {
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> EngineResult<Arc<dyn ExecutionPlan>> {
-        let physical = physical_filters(session, &self.schema, filters)?;
-        let pruner =
-            Pruner::new(Arc::clone(self.table.schema()), Arc::clone(&self.schema), &physical).map_err(to_engine_error)?;
-        let (mut tasks, _) = plan(&self.table, &pruner).await.map_err(to_engine_error)?;
+        let (mut tasks, _) = planned(session, &self.table, &self.schema, filters).await?;
         {
             let skip = self.skip.lock().unwrap_or_else(PoisonError::into_inner);
             tasks.retain(|task| !skip.contains(&task.path));

@@ -18,7 +18,7 @@ mod source;
 mod statistics;
 
 pub(crate) use deletes::{DeleteLoader, FILE_PATH_FIELD_ID, POS_FIELD_ID, single_data_file};
-pub(crate) use plan::{ScanTask, plan};
+pub(crate) use plan::{PlanCounts, ScanTask, plan};
 pub(crate) use positions::{FILE_COLUMN, POSITION_COLUMN, PositionScanExec, ReadSchema, open_rows};
 pub(crate) use pruning::Pruner;
 pub(crate) use source::{ScanRequest, scan_exec};

@@ -8,6 +8,8 @@ use chrono::NaiveDate;
 use datafusion::common::ScalarValue;
 use iceberg::spec::{PrimitiveLiteral, Transform};
 
+use crate::table::partition_scalar as scalar;
+
 /// Inclusive bounds; `None` where open.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Range {
@@ -18,6 +20,8 @@ pub(super) struct Range {
 /// The range of the source column, of the engine's type `source`, in a file whose partition value is `value`.
 pub(super) fn range(transform: &Transform, source: &DataType, value: &PrimitiveLiteral) -> Range {
     match transform {
+        // The signs of zero are one partition for some writers and two for others, NaN has no order.
+        Transform::Identity if source.is_floating() => Range::default(),
         Transform::Identity => {
             let exact = scalar(source, value);
             Range { lower: exact.clone(), upper: exact }
@@ -36,33 +40,6 @@ pub(super) fn range(transform: &Transform, source: &DataType, value: &PrimitiveL
         }
         Transform::Bucket(_) | Transform::Void | Transform::Unknown => Range::default(),
     }
-}
-
-/// A partition value as a scalar of the column's type, where the types agree.
-pub(super) fn scalar(data_type: &DataType, value: &PrimitiveLiteral) -> Option<ScalarValue> {
-    Some(match (data_type, value) {
-        (DataType::Boolean, PrimitiveLiteral::Boolean(b)) => ScalarValue::Boolean(Some(*b)),
-        (DataType::Int32, PrimitiveLiteral::Int(n)) => ScalarValue::Int32(Some(*n)),
-        (DataType::Date32, PrimitiveLiteral::Int(n)) => ScalarValue::Date32(Some(*n)),
-        (DataType::Int64, PrimitiveLiteral::Int(n)) => ScalarValue::Int64(Some(i64::from(*n))),
-        (DataType::Int64, PrimitiveLiteral::Long(n)) => ScalarValue::Int64(Some(*n)),
-        (DataType::Time64(TimeUnit::Microsecond), PrimitiveLiteral::Long(n)) => ScalarValue::Time64Microsecond(Some(*n)),
-        (DataType::Timestamp(TimeUnit::Microsecond, zone), PrimitiveLiteral::Long(n)) => {
-            ScalarValue::TimestampMicrosecond(Some(*n), zone.clone())
-        }
-        (DataType::Timestamp(TimeUnit::Nanosecond, zone), PrimitiveLiteral::Long(n)) => {
-            ScalarValue::TimestampNanosecond(Some(*n), zone.clone())
-        }
-        (DataType::Decimal128(p, s), PrimitiveLiteral::Int128(n)) => ScalarValue::Decimal128(Some(*n), *p, *s),
-        (DataType::Utf8View, PrimitiveLiteral::String(text)) => ScalarValue::Utf8View(Some(text.clone())),
-        (DataType::BinaryView, PrimitiveLiteral::Binary(bytes)) => ScalarValue::BinaryView(Some(bytes.clone())),
-        (DataType::FixedSizeBinary(n), PrimitiveLiteral::Binary(bytes)) => ScalarValue::FixedSizeBinary(*n, Some(bytes.clone())),
-        (DataType::FixedSizeBinary(16), PrimitiveLiteral::UInt128(id)) => {
-            ScalarValue::FixedSizeBinary(16, Some(id.to_be_bytes().to_vec()))
-        }
-        // The signs of zero are one partition for some writers and two for others, NaN has no order.
-        _ => return None,
-    })
 }
 
 fn truncated(width: u32, source: &DataType, value: &PrimitiveLiteral) -> Range {

@@ -21,7 +21,7 @@ use super::bounds::{self, End};
 use super::partition_range::{self, Range};
 use crate::error::engine_error;
 use crate::manifest::{Count, ManifestColumns};
-use crate::transaction::schema_for_spec;
+use crate::table::schema_for_spec;
 
 /// Decides which manifests and files can hold rows that a filter keeps. In doubt it keeps.
 #[derive(Debug)]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::Session;
-use datafusion::common::config::ConfigOptions;
+use datafusion::common::config::{ConfigOptions, TableParquetOptions};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result as EngineResult, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
@@ -79,7 +79,10 @@ pub(crate) fn scan_exec(
     let readers: Arc<dyn ParquetFileReaderFactory> =
         Arc::new(CachedParquetFileReaderFactory::new(table.env().storage.object_store(), cache));
     let parquet = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&schema)))
-        .with_table_parquet_options(session.config().options().execution.parquet.clone().into_table_options())
+        .with_table_parquet_options(TableParquetOptions {
+            global: session.config().options().execution.parquet.clone(),
+            ..TableParquetOptions::default()
+        })
         .with_parquet_file_reader_factory(Arc::clone(&readers));
     let metrics = parquet.metrics();
     for (name, count) in [
@@ -100,16 +103,6 @@ pub(crate) fn scan_exec(
         .with_limit(limit)
         .build();
     Ok(DataSourceExec::from_data_source(config))
-}
-
-trait IntoTableOptions {
-    fn into_table_options(self) -> datafusion::common::config::TableParquetOptions;
-}
-
-impl IntoTableOptions for datafusion::common::config::ParquetOptions {
-    fn into_table_options(self) -> datafusion::common::config::TableParquetOptions {
-        datafusion::common::config::TableParquetOptions { global: self, ..Default::default() }
-    }
 }
 
 /// Files in as many groups as there are partitions, of about equal size.

@@ -1,7 +1,7 @@
-//! Metadata tables: what a table's metadata says, as rows. Names and columns are those of Spark's metadata tables,
-//! except that a partition is one string of the form `day=2026-01-01/bucket=3`.
+//! Metadata tables: what a table's metadata says, as rows. Names and columns are those of Spark's metadata tables: a
+//! partition is a struct of the partition fields of all specs, and there is none in tables that were never partitioned.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -13,6 +13,7 @@ use iceberg::spec::{ManifestContentType, SnapshotReference, SnapshotRetention, S
 use tarndb_catalog::{Error, Result};
 
 use super::Table;
+use super::partition::PartitionColumn;
 use crate::manifest::FileContent;
 
 /// A metadata table.
@@ -54,10 +55,18 @@ impl MetadataTable {
         Self::ALL.into_iter().find(|table| table.name() == name)
     }
 
-    /// Its columns.
-    pub fn schema(self) -> SchemaRef {
+    /// Its columns for `table`.
+    ///
+    /// # Errors
+    /// `DataInvalid` when the table's partition specs cannot be read.
+    pub fn schema(self, table: &Table) -> Result<SchemaRef> {
+        Ok(self.schema_with(PartitionColumn::of(table.metadata())?.as_ref()))
+    }
+
+    fn schema_with(self, partition: Option<&PartitionColumn>) -> SchemaRef {
         use DataType::{Boolean, Int32, Int64, Utf8};
         let field = |name: &str, data_type: DataType, nullable: bool| Field::new(name, data_type, nullable);
+        let partition = partition.map(|column| field("partition", DataType::Struct(column.fields.clone()), false));
         let time = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let fields = match self {
             Self::Snapshots => vec![
@@ -74,16 +83,21 @@ impl MetadataTable {
                 field("parent_id", Int64, true),
                 field("is_current_ancestor", Boolean, false),
             ],
-            Self::Files => vec![
-                field("content", Int32, false),
-                field("file_path", Utf8, false),
-                field("file_format", Utf8, false),
-                field("spec_id", Int32, false),
-                field("partition", Utf8, false),
-                field("record_count", Int64, false),
-                field("file_size_in_bytes", Int64, false),
-                field("sort_order_id", Int32, true),
-            ],
+            Self::Files => {
+                let mut fields = vec![
+                    field("content", Int32, false),
+                    field("file_path", Utf8, false),
+                    field("file_format", Utf8, false),
+                    field("spec_id", Int32, false),
+                ];
+                fields.extend(partition);
+                fields.extend([
+                    field("record_count", Int64, false),
+                    field("file_size_in_bytes", Int64, false),
+                    field("sort_order_id", Int32, true),
+                ]);
+                fields
+            }
             Self::Manifests => vec![
                 field("content", Int32, false),
                 field("path", Utf8, false),
@@ -97,17 +111,22 @@ impl MetadataTable {
                 field("existing_delete_files_count", Int64, false),
                 field("deleted_delete_files_count", Int64, false),
             ],
-            Self::Partitions => vec![
-                field("partition", Utf8, false),
-                field("spec_id", Int32, false),
-                field("record_count", Int64, false),
-                field("file_count", Int64, false),
-                field("total_data_file_size_in_bytes", Int64, false),
-                field("position_delete_record_count", Int64, false),
-                field("position_delete_file_count", Int64, false),
-                field("equality_delete_record_count", Int64, false),
-                field("equality_delete_file_count", Int64, false),
-            ],
+            Self::Partitions => {
+                let mut fields: Vec<Field> = Vec::from_iter(partition);
+                fields.extend([
+                    field("spec_id", Int32, false),
+                    field("record_count", Int64, false),
+                    field("file_count", Int64, false),
+                    field("total_data_file_size_in_bytes", Int64, false),
+                    field("position_delete_record_count", Int64, false),
+                    field("position_delete_file_count", Int64, false),
+                    field("equality_delete_record_count", Int64, false),
+                    field("equality_delete_file_count", Int64, false),
+                    field("last_updated_at", time(), true),
+                    field("last_updated_snapshot_id", Int64, true),
+                ]);
+                fields
+            }
             Self::Refs => vec![
                 field("name", Utf8, false),
                 field("type", Utf8, false),
@@ -125,15 +144,16 @@ impl MetadataTable {
     /// # Errors
     /// `DataInvalid` when metadata is missing or damaged.
     pub async fn rows(self, table: &Table) -> Result<RecordBatch> {
+        let partition = PartitionColumn::of(table.metadata())?;
         let columns = match self {
             Self::Snapshots => snapshots(table)?,
             Self::History => history(table),
-            Self::Files => files(table).await?,
+            Self::Files => files(table, partition.as_ref()).await?,
             Self::Manifests => manifests(table).await?,
-            Self::Partitions => partitions(table).await?,
+            Self::Partitions => partitions(table, partition.as_ref()).await?,
             Self::Refs => refs(table),
         };
-        RecordBatch::try_new(self.schema(), columns)
+        RecordBatch::try_new(self.schema_with(partition.as_ref()), columns)
             .map_err(|e| Error::internal(format!("metadata table `{}` has wrong rows", self.name())).with_source(e))
     }
 }
@@ -215,7 +235,6 @@ fn history(table: &Table) -> Vec<ArrayRef> {
 /// A live file of the snapshot, as metadata tables show it.
 struct LiveFile {
     spec_id: i32,
-    partition: String,
     entry: crate::manifest::Entry,
 }
 
@@ -229,24 +248,10 @@ async fn live_files(table: &Table) -> Result<Vec<LiveFile>> {
     for (manifest, columns) in cache.manifests(list.as_ref().clone()).await? {
         let spec_id = manifest.partition_spec_id;
         for entry in columns.entries().iter().filter(|entry| entry.is_live()) {
-            let partition = partition_text(table.metadata(), spec_id, &entry.partition);
-            files.push(LiveFile { spec_id, partition, entry: entry.clone() });
+            files.push(LiveFile { spec_id, entry: entry.clone() });
         }
     }
     Ok(files)
-}
-
-/// `day=2026-01-01/bucket=3`; empty when unpartitioned.
-fn partition_text(metadata: &TableMetadata, spec_id: i32, partition: &Struct) -> String {
-    let Some(spec) = metadata.partition_spec_by_id(spec_id) else {
-        return String::new();
-    };
-    let types = crate::transaction::schema_for_spec(metadata, spec_id).and_then(|schema| Ok(spec.partition_type(&schema)?));
-    let Ok(types) = types else {
-        return String::new();
-    };
-    let parts = super::partition_parts(spec, &types, partition).into_iter().map(|(name, value)| format!("{name}={value}"));
-    parts.collect::<Vec<_>>().join("/")
 }
 
 fn content_code(content: FileContent) -> i32 {
@@ -257,18 +262,23 @@ fn content_code(content: FileContent) -> i32 {
     }
 }
 
-async fn files(table: &Table) -> Result<Vec<ArrayRef>> {
+async fn files(table: &Table, partition: Option<&PartitionColumn>) -> Result<Vec<ArrayRef>> {
     let files = live_files(table).await?;
-    Ok(vec![
+    let mut columns = vec![
         ints(files.iter().map(|f| content_code(f.entry.content))),
         strings(files.iter().map(|f| f.entry.path.as_str())),
         strings(files.iter().map(|f| format!("{:?}", f.entry.format).to_uppercase())),
         ints(files.iter().map(|f| f.spec_id)),
-        strings(files.iter().map(|f| f.partition.as_str())),
+    ];
+    if let Some(partition) = partition {
+        columns.push(partition.array(table.metadata(), files.iter().map(|f| (f.spec_id, &f.entry.partition)))?);
+    }
+    columns.extend([
         longs(files.iter().map(|f| signed(f.entry.record_count))),
         longs(files.iter().map(|f| signed(f.entry.file_size))),
-        Arc::new(files.iter().map(|f| f.entry.sort_order_id).collect::<Int32Array>()),
-    ])
+        Arc::new(files.iter().map(|f| f.entry.sort_order_id).collect::<Int32Array>()) as ArrayRef,
+    ]);
+    Ok(columns)
 }
 
 async fn manifests(table: &Table) -> Result<Vec<ArrayRef>> {
@@ -295,17 +305,20 @@ async fn manifests(table: &Table) -> Result<Vec<ArrayRef>> {
     ])
 }
 
-async fn partitions(table: &Table) -> Result<Vec<ArrayRef>> {
+async fn partitions(table: &Table, partition: Option<&PartitionColumn>) -> Result<Vec<ArrayRef>> {
     /// Rows, files and bytes by content.
     #[derive(Default)]
     struct Totals {
         rows: [i64; 3],
         files: [i64; 3],
         data_bytes: i64,
+        /// The last commit that added a file, as far as it has not expired.
+        last_updated: Option<(i64, i64)>,
     }
-    let mut totals: BTreeMap<(i32, String), Totals> = BTreeMap::new();
+    let metadata = table.metadata();
+    let mut totals: HashMap<(i32, Struct), Totals> = HashMap::new();
     for file in live_files(table).await? {
-        let total = totals.entry((file.spec_id, file.partition)).or_default();
+        let total = totals.entry((file.spec_id, file.entry.partition)).or_default();
         let slot = usize::try_from(content_code(file.entry.content)).unwrap_or(0);
         if let (Some(rows), Some(files)) = (total.rows.get_mut(slot), total.files.get_mut(slot)) {
             *rows += signed(file.entry.record_count);
@@ -314,11 +327,18 @@ async fn partitions(table: &Table) -> Result<Vec<ArrayRef>> {
         if file.entry.content == FileContent::Data {
             total.data_bytes += signed(file.entry.file_size);
         }
+        let updated = metadata.snapshot_by_id(file.entry.snapshot_id).map(|s| (s.timestamp_ms(), s.snapshot_id()));
+        total.last_updated = total.last_updated.max(updated);
     }
-    let column = |of: fn(&Totals) -> i64| longs(totals.values().map(of));
-    Ok(vec![
-        strings(totals.keys().map(|(_, partition)| partition.as_str())),
-        ints(totals.keys().map(|(spec_id, _)| *spec_id)),
+    let totals: Vec<((i32, Struct), Totals)> = totals.into_iter().collect();
+    let column = |of: fn(&Totals) -> i64| longs(totals.iter().map(|(_, total)| of(total)));
+    let mut columns = Vec::new();
+    if let Some(partition) = partition {
+        columns.push(partition.array(metadata, totals.iter().map(|((spec_id, partition), _)| (*spec_id, partition)))?);
+    }
+    let last_updated_us = totals.iter().map(|(_, total)| total.last_updated.map(|(ms, _)| ms.saturating_mul(1000)));
+    columns.extend([
+        ints(totals.iter().map(|((spec_id, _), _)| *spec_id)),
         column(|t| t.rows[0]),
         column(|t| t.files[0]),
         column(|t| t.data_bytes),
@@ -326,7 +346,10 @@ async fn partitions(table: &Table) -> Result<Vec<ArrayRef>> {
         column(|t| t.files[1]),
         column(|t| t.rows[2]),
         column(|t| t.files[2]),
-    ])
+        Arc::new(last_updated_us.collect::<TimestampMicrosecondArray>().with_timezone("UTC")),
+        Arc::new(totals.iter().map(|(_, total)| total.last_updated.map(|(_, id)| id)).collect::<Int64Array>()),
+    ]);
+    Ok(columns)
 }
 
 fn refs(table: &Table) -> Vec<ArrayRef> {

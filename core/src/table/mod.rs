@@ -2,6 +2,7 @@
 
 mod environment;
 pub mod inspect;
+mod partition;
 mod partition_text;
 pub(crate) mod properties;
 mod schema;
@@ -15,6 +16,7 @@ use iceberg::spec::{FormatVersion, Schema, Snapshot, SnapshotRef, TableMetadata}
 use tarndb_catalog::{Error, LoadedTable, Result};
 
 pub(crate) use environment::Environment;
+pub(crate) use partition::{partition_scalar, schema_for_spec};
 pub(crate) use partition_text::partition_parts;
 pub(crate) use schema::{arrow_schema, engine_schema, engine_schema_with_ids, iceberg_type};
 pub use time_travel::Version;

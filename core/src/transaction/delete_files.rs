@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use iceberg::spec::{Operation, TableMetadata};
+use iceberg::spec::Operation;
 use tarndb_catalog::Result;
 
 use super::snapshot::{SnapshotChange, SnapshotProducer};
@@ -33,11 +33,7 @@ impl Action for DeleteFiles {
         self.producer.apply(attempt).await
     }
 
-    fn is_in(&self, metadata: &TableMetadata) -> bool {
-        self.producer.is_in(metadata)
-    }
-
-    fn new_files(&self) -> Vec<String> {
-        self.producer.new_files()
+    fn producer(&self) -> Option<&SnapshotProducer> {
+        Some(&self.producer)
     }
 }

@@ -5,6 +5,7 @@ use iceberg::spec::{MAIN_BRANCH, SnapshotRetention, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
 use tarndb_catalog::{Error, Result};
 
+use super::snapshot::SnapshotProducer;
 use super::{Action, Attempt};
 use crate::table::properties;
 
@@ -144,7 +145,7 @@ impl Action for ExpireSnapshots {
             && (self.removed_refs.is_empty() || refs(metadata).iter().all(|(name, _)| !self.removed_refs.contains(name)))
     }
 
-    fn new_files(&self) -> Vec<String> {
-        Vec::new()
+    fn producer(&self) -> Option<&SnapshotProducer> {
+        None
     }
 }

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter, ManifestWriterBuilder, SchemaRef,
-    TableMetadata,
+    DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter, ManifestWriterBuilder, TableMetadata,
 };
 use tarndb_catalog::{Error, Result};
 
 use super::snapshot::OwnManifest;
+use crate::table::schema_for_spec;
 
 /// One line of a manifest to write.
 #[derive(Debug)]
@@ -29,22 +29,6 @@ pub(super) enum EntryChange {
         sequence_number: i64,
         file_sequence_number: Option<i64>,
     },
-}
-
-/// The newest schema that still has every source column of a partition spec: the spec's types cannot be derived from
-/// a schema that dropped one.
-pub(crate) fn schema_for_spec(metadata: &TableMetadata, spec_id: i32) -> Result<SchemaRef> {
-    let spec = metadata
-        .partition_spec_by_id(spec_id)
-        .ok_or_else(|| Error::data_invalid(format!("the table has no partition spec {spec_id}")))?;
-    let fits = |schema: &SchemaRef| spec.fields().iter().all(|field| schema.field_by_id(field.source_id).is_some());
-    if fits(metadata.current_schema()) {
-        return Ok(metadata.current_schema().clone());
-    }
-    let mut schemas: Vec<&SchemaRef> = metadata.schemas_iter().collect();
-    schemas.sort_by_key(|schema| std::cmp::Reverse(schema.schema_id()));
-    let found = schemas.into_iter().find(|schema| fits(schema)).cloned();
-    found.ok_or_else(|| Error::data_invalid(format!("no schema of the table has all source columns of partition spec {spec_id}")))
 }
 
 pub(super) async fn write(

@@ -13,6 +13,7 @@
 //! 7. on known failure the files of this transaction are deleted, and no others.
 
 mod append;
+mod create;
 mod delete_files;
 mod expire_snapshots;
 mod history;
@@ -35,14 +36,15 @@ use iceberg::{TableRequirement, TableUpdate};
 use tarndb_catalog::{CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Result, TableCommit};
 
 pub(crate) use append::Append;
+pub(crate) use create::create_with_rows;
 pub(crate) use delete_files::DeleteFiles;
 pub(crate) use expire_snapshots::ExpireSnapshots;
-pub(crate) use manifest_write::schema_for_spec;
 pub(crate) use rewrite_files::RewriteFiles;
 pub(crate) use row_delta::{ConflictFilter, RowDelta};
 
 use crate::table::{Environment, Table};
 use retry::Backoff;
+use snapshot::SnapshotProducer;
 
 /// A data or delete file that was written and is not yet part of a table.
 #[derive(Debug, Clone)]
@@ -68,11 +70,18 @@ pub(crate) trait Action: Debug + Send + Sync {
     /// Adds what the change requires and updates to the attempt.
     async fn apply(&mut self, attempt: &mut Attempt<'_>) -> Result<()>;
 
+    /// What makes the action's snapshot, if it makes one.
+    fn producer(&self) -> Option<&SnapshotProducer>;
+
     /// Whether the table shows that an attempt of this action took effect.
-    fn is_in(&self, metadata: &TableMetadata) -> bool;
+    fn is_in(&self, metadata: &TableMetadata) -> bool {
+        self.producer().is_some_and(|producer| producer.is_in(metadata))
+    }
 
     /// The data and delete files that come into the table with this action.
-    fn new_files(&self) -> Vec<String>;
+    fn new_files(&self) -> Vec<String> {
+        self.producer().map(SnapshotProducer::new_files).unwrap_or_default()
+    }
 }
 
 /// One round of the commit loop.
@@ -163,9 +172,16 @@ impl Transaction {
                 updates: Vec::new(),
                 files: Vec::new(),
             };
-            for action in &mut self.actions {
-                action.validate(&attempt).await?;
-                action.apply(&mut attempt).await?;
+            if let Err(error) = Self::prepare(&mut self.actions, &mut attempt).await {
+                // What this attempt read may be gone because its snapshot has expired meanwhile.
+                let missing = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataInvalid);
+                let moved =
+                    missing && self.env.catalog.load_table(&self.start.ident).await?.metadata_location != base.metadata_location;
+                if !moved {
+                    return Err(error);
+                }
+                backoff.pause(self.env.storage.ids(), "the snapshot that the attempt started from has expired").await?;
+                continue;
             }
             if attempt.updates.is_empty() {
                 return Ok((Committed { table: base, attempts: backoff.attempts() }, BTreeSet::new()));
@@ -195,6 +211,14 @@ impl Transaction {
                 }
             }
         }
+    }
+
+    async fn prepare(actions: &mut [Box<dyn Action>], attempt: &mut Attempt<'_>) -> Result<()> {
+        for action in actions {
+            action.validate(attempt).await?;
+            action.apply(attempt).await?;
+        }
+        Ok(())
     }
 
     /// Finds out what became of an attempt on `base` whose outcome is unknown: the table when it took effect, `None`

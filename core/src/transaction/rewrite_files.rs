@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use iceberg::spec::{Operation, TableMetadata};
+use iceberg::spec::Operation;
 use tarndb_catalog::{Error, ErrorKind, Result};
 
 use super::history::changes_since;
@@ -68,11 +68,7 @@ impl Action for RewriteFiles {
         self.producer.apply(attempt).await
     }
 
-    fn is_in(&self, metadata: &TableMetadata) -> bool {
-        self.producer.is_in(metadata)
-    }
-
-    fn new_files(&self) -> Vec<String> {
-        self.producer.new_files()
+    fn producer(&self) -> Option<&SnapshotProducer> {
+        Some(&self.producer)
     }
 }

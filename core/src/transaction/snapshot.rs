@@ -47,7 +47,7 @@ pub(super) struct OwnManifest {
 /// Makes snapshots out of changes. Its id stays the same in every attempt, by which an attempt whose outcome is unknown
 /// is recognised; manifests that an earlier attempt made are used again where they still fit.
 #[derive(Debug)]
-pub(super) struct SnapshotProducer {
+pub(crate) struct SnapshotProducer {
     change: SnapshotChange,
     snapshot_id: i64,
     location: String,

@@ -2,19 +2,23 @@
 //!
 //! * [`conform`]: batches of users in the table's schema, or an error that names the column.
 //! * [`partition`]: batches split by partition values, for all transforms.
+//! * [`parquet_properties`]: Parquet settings by table properties.
 //! * [`rolling`]: Parquet files of the target size, with statistics of our own.
 //! * [`column_statistics`]: exact bounds, NULL and NaN counts.
 //! * [`position_delete`]: position delete files, one per data file.
 
 mod column_statistics;
 mod conform;
+mod parquet_properties;
 mod partition;
 mod position_delete;
 mod rolling;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use iceberg::spec::Struct;
 use tarndb_catalog::Result;
@@ -28,19 +32,25 @@ use crate::transaction::WrittenFile;
 use partition::PartitionSplitter;
 use rolling::RollingWriter;
 
-/// Rows buffered in open files before the largest of them is closed.
+/// Bytes buffered in open files before the largest of them is closed, however much memory the pool has.
 const BUFFER_LIMIT_BYTES: usize = 512 * 1024 * 1024;
 
 /// How many files are closed, which syncs them, at once.
 const CLOSE_CONCURRENCY: usize = 16;
 
 /// Writes rows as data files of the table, by its default partition spec. Batches have the table's plain Arrow schema,
-/// as [`conform`] makes it. When anything fails, what was written is deleted again.
+/// as [`conform`] makes it. What open files buffer is reserved in the pool `memory`; when that has no more, the largest
+/// are closed early. When anything fails, what was written is deleted again.
 ///
 /// # Errors
 /// Those of the input; `Unsupported` for file formats other than Parquet; the storage's.
-pub(crate) async fn write_rows(table: &Table, rows: impl Stream<Item = Result<RecordBatch>> + Send) -> Result<Vec<WrittenFile>> {
-    let mut open = OpenFiles { table, writers: HashMap::new() };
+pub(crate) async fn write_rows(
+    table: &Table,
+    rows: impl Stream<Item = Result<RecordBatch>> + Send,
+    memory: &Arc<dyn MemoryPool>,
+) -> Result<Vec<WrittenFile>> {
+    let reservation = MemoryConsumer::new(format!("writer of {}", table.ident())).with_can_spill(true).register(memory);
+    let mut open = OpenFiles { table, writers: HashMap::new(), reservation };
     let written = open.write_all(rows).await;
     match written {
         Ok(files) => Ok(files),
@@ -57,6 +67,7 @@ pub(crate) async fn write_rows(table: &Table, rows: impl Stream<Item = Result<Re
 struct OpenFiles<'a> {
     table: &'a Table,
     writers: HashMap<Struct, RollingWriter>,
+    reservation: MemoryReservation,
 }
 
 impl OpenFiles<'_> {
@@ -87,8 +98,9 @@ impl OpenFiles<'_> {
 
     async fn limit_memory(&mut self) -> Result<()> {
         let mut total: usize = self.writers.values().map(RollingWriter::buffered_bytes).sum();
-        while total > BUFFER_LIMIT_BYTES {
-            let Some(largest) = self.writers.values_mut().max_by_key(|writer| writer.buffered_bytes()) else { break };
+        while total > BUFFER_LIMIT_BYTES || self.reservation.try_resize(total).is_err() {
+            let largest = self.writers.values_mut().max_by_key(|writer| writer.buffered_bytes());
+            let Some(largest) = largest.filter(|writer| writer.buffered_bytes() > 0) else { break };
             total -= largest.buffered_bytes();
             largest.close_file().await?;
         }

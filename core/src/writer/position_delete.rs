@@ -9,7 +9,7 @@ use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY};
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, Result};
 
-use super::rolling::writer_properties;
+use super::parquet_properties::writer_properties;
 use crate::scan::{FILE_PATH_FIELD_ID, POS_FIELD_ID};
 use crate::table::Table;
 use crate::transaction::WrittenFile;

@@ -7,17 +7,14 @@ use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, 
 use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::async_writer::ParquetObjectWriter;
-use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 use tarndb_catalog::{Error, Result, Storage};
 
 use super::column_statistics::{FileStatistics, StatisticsCollector};
+use super::parquet_properties::writer_properties;
 use crate::table::{Table, properties};
 use crate::transaction::WrittenFile;
-
-/// Rows after which a row group ends, however small: enough groups for a scan to use every core.
-const MAX_ROW_GROUP_ROWS: usize = 1024 * 1024;
 
 /// Writes the rows of one partition into files of the table's target size.
 pub(super) struct RollingWriter {
@@ -161,37 +158,4 @@ fn data_file(
         .split_offsets(Some(split_offsets))
         .build()
         .map_err(|e| Error::internal("a data file could not be described").with_source(e))
-}
-
-/// Parquet settings by the table's properties; zstd unless they say otherwise.
-pub(super) fn writer_properties(table: &Table) -> Result<WriterProperties> {
-    let metadata = table.metadata();
-    let codec = metadata.properties().get(properties::PARQUET_COMPRESSION_CODEC).map_or("zstd", String::as_str);
-    let level: Option<i32> = properties::get(metadata, properties::PARQUET_COMPRESSION_LEVEL)?;
-    let wrong = |e: parquet::errors::ParquetError| {
-        Error::invalid_input(format!("table property `{}` has an impossible value", properties::PARQUET_COMPRESSION_LEVEL))
-            .with_source(e)
-    };
-    let unsigned = level.and_then(|level| u32::try_from(level).ok());
-    let compression = match codec.to_ascii_lowercase().as_str() {
-        "zstd" => Compression::ZSTD(level.map_or(Ok(ZstdLevel::default()), ZstdLevel::try_new).map_err(wrong)?),
-        "snappy" => Compression::SNAPPY,
-        "gzip" => Compression::GZIP(unsigned.map_or(Ok(GzipLevel::default()), GzipLevel::try_new).map_err(wrong)?),
-        "brotli" => Compression::BROTLI(unsigned.map_or(Ok(BrotliLevel::default()), BrotliLevel::try_new).map_err(wrong)?),
-        "lz4" => Compression::LZ4_RAW,
-        "uncompressed" | "none" => Compression::UNCOMPRESSED,
-        other => {
-            return Err(Error::invalid_input(format!(
-                "table property `{}` has the value `{other}`: use zstd, snappy, gzip, brotli, lz4 or uncompressed",
-                properties::PARQUET_COMPRESSION_CODEC
-            )));
-        }
-    };
-    let row_group_bytes = properties::get_or(metadata, properties::PARQUET_ROW_GROUP_SIZE_BYTES, 128 * 1024 * 1024)?;
-    Ok(WriterProperties::builder()
-        .set_created_by(format!("tarndb {}", env!("CARGO_PKG_VERSION")))
-        .set_compression(compression)
-        .set_max_row_group_row_count(Some(MAX_ROW_GROUP_ROWS))
-        .set_max_row_group_bytes(Some(row_group_bytes))
-        .build())
 }

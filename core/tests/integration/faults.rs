@@ -12,7 +12,11 @@ use crate::{number, rows, run};
 
 /// A lake of two commits and a delete, with the statement to break next.
 async fn lake(plan: &FaultPlan) -> Lakehouse {
-    let lake = Lakehouse::builder("memory://").with_store_layer(plan.layer()).build().await.unwrap();
+    lake_at("memory://", plan).await
+}
+
+async fn lake_at(location: &str, plan: &FaultPlan) -> Lakehouse {
+    let lake = Lakehouse::builder(location).with_store_layer(plan.layer()).build().await.unwrap();
     run(
         &lake,
         &[
@@ -136,6 +140,33 @@ async fn rewrite() {
     plan.disarm();
 }
 
+/// A table that is created from a query appears with all of its rows or not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn create_table_as() {
+    let statement = "CREATE TABLE made AS SELECT value AS id, value % 3 AS k FROM generate_series(1, 50)";
+    for fault in [Fault::Fail, Fault::LoseReply] {
+        for number in 1..1000 {
+            let plan = FaultPlan::default();
+            let lake = Lakehouse::builder("memory://").with_store_layer(plan.layer()).build().await.unwrap();
+            plan.arm(number, fault);
+            let result = rows(&lake, statement).await;
+            let requests = plan.requests();
+            plan.disarm();
+            let label = format!("{fault:?} at request {number}");
+            if let Err(error) = &result {
+                assert!(lake.tables(None).await.unwrap().is_empty(), "{label}: {error:?}");
+                run(&lake, &[statement]).await;
+            }
+            assert_eq!(crate::number(&lake, "SELECT count(DISTINCT id) FROM made").await, 50, "{label}");
+            let table = lake.table("made").await.unwrap();
+            invariants::assert_referenced_files_exist(lake.storage(), &table).await;
+            if requests < number {
+                break;
+            }
+        }
+    }
+}
+
 /// A commit whose reply is lost is found by its snapshot id and reported as done; one that never arrived is reported as
 /// unknown, and nothing of it is deleted.
 #[tokio::test(flavor = "multi_thread")]
@@ -163,5 +194,121 @@ async fn lost_replies_of_the_catalog() {
         }
         let table = lake.table("t").await.unwrap();
         invariants::assert_referenced_files_exist(lake.storage(), &table).await;
+    }
+}
+
+/// Another writer commits while each request of a statement in turn waits: the statement then sees what happened, and
+/// neither's change is lost, nor does a row come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_commit_at_every_request() {
+    let cases = [
+        ("INSERT INTO t SELECT value, value % 2 FROM generate_series(21, 30)", "INSERT INTO t VALUES (100, 0), (101, 1)"),
+        ("INSERT INTO t VALUES (100, 0)", "OPTIMIZE t"),
+        ("DELETE FROM t WHERE id % 3 = 0", "INSERT INTO t VALUES (100, 0), (101, 1)"),
+        ("DELETE FROM t WHERE id % 3 = 0", "DELETE FROM t WHERE id % 4 = 0"),
+        ("DELETE FROM t WHERE id % 3 = 0", "DELETE FROM t WHERE k = 1"),
+        ("DELETE FROM t WHERE k = 1", "DELETE FROM t WHERE id % 3 = 0"),
+        ("OPTIMIZE t", "DELETE FROM t WHERE id % 4 = 0"),
+        ("OPTIMIZE t", "DELETE FROM t WHERE k = 1"),
+        ("OPTIMIZE t", "INSERT INTO t VALUES (100, 0), (101, 1)"),
+        ("VACUUM t RETAIN 0 HOURS", "INSERT INTO t VALUES (100, 0), (101, 1)"),
+        ("VACUUM t RETAIN 0 HOURS", "DELETE FROM t WHERE id % 4 = 0"),
+    ];
+    for (stalled, other) in cases {
+        let reference = lake(&FaultPlan::default()).await;
+        run(&reference, &[stalled, other]).await;
+        let wanted = contents(&reference).await;
+        for number in 1..1000 {
+            let plan = FaultPlan::default();
+            let folder = tempfile::tempdir().unwrap();
+            let location = folder.path().join("lake").display().to_string();
+            let one = lake_at(&location, &plan).await;
+            // The other writer waits for no request that the first one shares with it.
+            let lake = tarndb_core::connect(&location).await.unwrap();
+            plan.arm(number, Fault::Stall);
+            let label = format!("{stalled}, stalled at request {number} while {other}");
+            let statement = stalled.to_string();
+            let mut task = tokio::spawn(async move { rows(&one, &statement).await.map(|_| ()) });
+            let finished = tokio::select! {
+                () = plan.stalled() => None,
+                done = &mut task => Some(done),
+            };
+            let reached = finished.is_none();
+            run(&lake, &[other]).await;
+            plan.release();
+            match finished {
+                None => task.await,
+                Some(done) => done,
+            }
+            .unwrap()
+            .unwrap_or_else(|e| panic!("{label}: {e:?}"));
+            assert_eq!(contents(&lake).await, wanted, "{label}");
+            let table = lake.table("t").await.unwrap();
+            invariants::assert_referenced_files_exist(lake.storage(), &table).await;
+            if !reached {
+                break;
+            }
+        }
+    }
+}
+
+/// A statement that is given up while it waits leaves the old state or the new, and nothing that cannot be removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn given_up_at_every_request() {
+    for statement in ["INSERT INTO t VALUES (100, 0), (101, 1)", "DELETE FROM t WHERE id % 3 = 0", "OPTIMIZE t"] {
+        for number in 1..1000 {
+            let plan = FaultPlan::default();
+            let lake = lake(&plan).await;
+            let before = contents(&lake).await;
+            plan.arm(number, Fault::Stall);
+            let reached = tokio::select! {
+                () = plan.stalled() => true,
+                done = rows(&lake, statement) => { done.unwrap(); false }
+            };
+            if !reached {
+                break;
+            }
+            plan.disarm();
+            let label = format!("{statement}, given up at request {number}");
+            assert_eq!(contents(&lake).await, before, "{label}: a commit needs all its requests");
+            let options = RemoveOrphanFilesOptions { force: true, ..RemoveOrphanFilesOptions::default() };
+            remove_orphan_files(&lake.table("t").await.unwrap(), &options).await.unwrap();
+            let table = lake.table("t").await.unwrap();
+            invariants::assert_referenced_files_exist(lake.storage(), &table).await;
+            invariants::assert_no_other_files(lake.storage(), &table).await;
+            run(&lake, &[statement]).await;
+        }
+    }
+}
+
+/// Files large enough to be uploaded in parts.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_in_parts() {
+    let large = "INSERT INTO large SELECT value, repeat(chr(64 + value), 1000000 + value) FROM generate_series(1, 25)";
+    for fault in [Fault::Fail, Fault::LoseReply] {
+        let mut hit = 0;
+        for number in 1..1000 {
+            let plan = FaultPlan::default();
+            let lake = Lakehouse::builder("memory://").with_store_layer(plan.layer()).build().await.unwrap();
+            let uncompressed = "TBLPROPERTIES ('write.parquet.compression-codec' = 'uncompressed')";
+            run(&lake, &[&format!("CREATE TABLE large (id BIGINT, s STRING) {uncompressed}")]).await;
+            plan.arm(number, fault);
+            let result = rows(&lake, large).await;
+            let requests = plan.requests();
+            plan.disarm();
+            let label = format!("{fault:?} at request {number}");
+            let count = crate::number(&lake, "SELECT count(*) FROM large").await;
+            assert_eq!(count, if result.is_ok() { 25 } else { 0 }, "{label}: {:?}", result.err());
+            let options = RemoveOrphanFilesOptions { force: true, ..RemoveOrphanFilesOptions::default() };
+            remove_orphan_files(&lake.table("large").await.unwrap(), &options).await.unwrap();
+            let table = lake.table("large").await.unwrap();
+            invariants::assert_referenced_files_exist(lake.storage(), &table).await;
+            invariants::assert_no_other_files(lake.storage(), &table).await;
+            hit += 1;
+            if requests < number {
+                break;
+            }
+        }
+        assert!(hit > 5, "only {hit} requests: the file was not uploaded in parts");
     }
 }
