@@ -1,17 +1,27 @@
 # make demo    builds tarndb and shows the main job on TPC-H data (SF=1 for more)
 # make test    every test: Rust, C, Python, and other engines on our tables
 # make check   format, lints, layers, file sizes
-# make bench   TPC-H beside plain Parquet and DuckDB (SF=1 unless given)
+# make bench   TPC-H beside plain Parquet and DuckDB (BENCH_SF=1 unless given), commits beside PyIceberg
+#
+# LTO=1 builds as what ships is built, with link-time optimisation, which takes half an hour: for figures that are quoted.
 
 SF ?= 0.1
-# The profile of the demo's shell: bench is optimised, dev is what the tests have built already.
-PROFILE ?= bench
-PROFILE_FOLDER := $(if $(filter dev,$(PROFILE)),debug,release)
 BENCH_SF ?= 1
-export CARGO_TARGET_DIR ?= $(HOME)/.cache/tarndb-target
-WORK := $(CARGO_TARGET_DIR)/tarndb
+TARGET := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/tarndb-target)
+WORK := $(TARGET)/tarndb
 VENV := $(WORK)/venv
 DEMO_VENV := $(WORK)/demo-venv
+ifdef LTO
+export CARGO_TARGET_DIR := $(TARGET)/lto
+SHELL_PROFILE := release
+else
+export CARGO_TARGET_DIR := $(TARGET)
+SHELL_PROFILE := bench
+# maturin cannot take the profile `bench` (cargo rustc understands it as "the benchmarks"), so the release profile is given
+# its settings, and both share one build.
+wheel: export CARGO_PROFILE_RELEASE_LTO := false
+wheel: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
+endif
 
 .PHONY: demo test test-rust test-python check bench wheel shell
 
@@ -19,18 +29,15 @@ demo: shell wheel $(VENV)/.ready
 	rm -rf $(DEMO_VENV)
 	python3 -m venv $(DEMO_VENV)
 	$(DEMO_VENV)/bin/pip install -q $(WORK)/wheels/tarndb-*.whl -r python/requirements-peers.txt
-	python3 demo/run.py --shell $(CARGO_TARGET_DIR)/$(PROFILE_FOLDER)/tarndb --python $(DEMO_VENV)/bin/python \
+	python3 demo/run.py --shell $(CARGO_TARGET_DIR)/release/tarndb --python $(DEMO_VENV)/bin/python \
 	  --tpchgen $(VENV)/bin/tpchgen-cli --scale $(SF) --folder $(WORK)/demo
 
 shell:
-	cargo build --locked --profile $(PROFILE) --workspace --bin tarndb
+	cargo build --locked --profile $(SHELL_PROFILE) --workspace --bin tarndb
 
-# maturin cannot take the profile `bench` (cargo rustc understands it as "the benchmarks"), so the release profile is given
-# its settings, and both share one build.
 wheel: $(VENV)/.ready
 	rm -rf $(WORK)/wheels
-	cd python && CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-	  $(VENV)/bin/maturin build -q --locked --release --out $(WORK)/wheels
+	cd python && $(VENV)/bin/maturin build -q --locked --release --out $(WORK)/wheels
 
 test: test-rust test-python
 

@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--scale", required=True)
     parser.add_argument("--folder", required=True)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of both tarndb engines")
     arguments = parser.parse_args()
     folder = pathlib.Path(arguments.folder).absolute()
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,8 +49,9 @@ def main() -> None:
     command = [arguments.tpchgen, "parquet", "-s", arguments.scale, "--output-dir", str(folder / "data")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
-    lake = tarndb.connect(str(folder / "lake"))
-    plain = tarndb.connect("memory://")
+    settings = dict(each.split("=", 1) for each in arguments.set)
+    lake = tarndb.connect(str(folder / "lake"), settings=settings)
+    plain = tarndb.connect("memory://", settings=settings)
     peer = duckdb.connect()
     for extension in ("avro", "iceberg"):
         duckdb_extensions.import_extension(extension, con=peer)

@@ -138,7 +138,8 @@ impl Error {
         let mut source = self.source();
         while let Some(cause) = source {
             let line = cause.to_string();
-            if !text.contains(&line) {
+            // A cause that only puts a label before the message says it again.
+            if !text.contains(&line) && !line.ends_with(&self.0.message) {
                 text.push_str(": ");
                 text.push_str(&line);
             }

@@ -6,6 +6,7 @@
 mod catalog;
 mod memory;
 mod metadata_file;
+mod moved;
 mod sqlite;
 
 use std::fmt::Debug;
@@ -60,9 +61,14 @@ pub fn memory_catalog(storage: Storage) -> impl Catalog {
 /// `SqlCatalog("default", uri="sqlite:///…")` opens the same lake. WAL, `synchronous=FULL`.
 ///
 /// # Errors
-/// `Unavailable` when the file cannot be opened, `DataInvalid` when it is not a database.
+/// `Unavailable` when the file cannot be opened, `DataInvalid` when it is not a database, `InvalidInput` when the lake's
+/// folder was moved or copied since its tables were made.
 pub async fn sqlite_catalog(path: &std::path::Path, storage: Storage) -> Result<impl Catalog + use<>> {
-    Ok(catalog::PointerCatalog::new(sqlite::SqlitePointers::open(path).await?, storage))
+    let pointers = sqlite::SqlitePointers::open(path).await?;
+    if let Some(folder) = storage.local_folder() {
+        moved::check(&folder, &pointers.outside(storage.root()).await?)?;
+    }
+    Ok(catalog::PointerCatalog::new(pointers, storage))
 }
 
 /// The text by which SQL catalogs store a namespace: its levels joined with dots.

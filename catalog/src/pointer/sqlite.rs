@@ -54,6 +54,21 @@ impl SqlitePointers {
         Ok(catalog)
     }
 
+    /// Metadata files that are not below `root`.
+    pub(super) async fn outside(&self, root: &str) -> Result<Vec<String>> {
+        let below = format!("{root}/");
+        sqlx::query_scalar(
+            "SELECT metadata_location FROM iceberg_tables
+             WHERE catalog_name = ? AND substr(metadata_location, 1, length(?)) <> ?",
+        )
+        .bind(CATALOG)
+        .bind(&below)
+        .bind(&below)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failure)
+    }
+
     async fn create_tables(&self) -> sqlx::Result<()> {
         let present: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('iceberg_tables', 'iceberg_namespace_properties')",

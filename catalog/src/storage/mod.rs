@@ -6,6 +6,7 @@ mod synced_local;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -76,6 +77,11 @@ impl Storage {
     /// The warehouse's own location, without a slash at its end.
     pub fn root(&self) -> &str {
         self.0.location.url()
+    }
+
+    /// The warehouse's folder on the local file system, if it is one.
+    pub fn local_folder(&self) -> Option<PathBuf> {
+        self.0.location.local_path()
     }
 
     /// The clock.

@@ -81,6 +81,31 @@ async fn processes_on_one_database_lose_nothing() {
 }
 
 #[tokio::test]
+async fn a_lake_that_was_moved_or_copied_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    std::fs::create_dir(&first).unwrap();
+    suite::prepare_contention(sqlite(&first).await.as_ref()).await;
+    let open = async |folder: &std::path::Path| {
+        let storage = Storage::new(Location::parse(folder.to_str().unwrap()).unwrap());
+        sqlite_catalog(&folder.join("catalog.db"), storage).await.map(|_| ()).map_err(|e| e.to_string())
+    };
+    std::fs::rename(&first, &second).unwrap();
+    let moved = open(&second).await.unwrap_err();
+    assert!(moved.contains(&format!("ln -s {} {}", second.display(), first.display())), "{moved}");
+    std::os::unix::fs::symlink(&second, &first).unwrap();
+    open(&second).await.unwrap();
+    open(&first).await.unwrap();
+    assert_eq!(suite::commits_in_contention(sqlite(&second).await.as_ref()).await, 0);
+
+    let copy = folder.path().join("copy");
+    let copied = std::process::Command::new("cp").arg("-r").arg(&second).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    let refused = open(&copy).await.unwrap_err();
+    assert!(refused.contains("is a copy of the lake"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_damaged_database_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.db");

@@ -20,7 +20,7 @@ pub type CatalogLayer = Arc<dyn Fn(Arc<dyn Catalog>) -> Arc<dyn Catalog> + Send 
 ///
 /// # Errors
 /// `Unsupported` for other locations; `Unavailable` when the folder cannot be used; `DataInvalid` when its catalog is
-/// damaged.
+/// damaged; `InvalidInput` when it was moved or copied from where its tables were made.
 pub async fn connect(url: &str) -> Result<Lakehouse> {
     Lakehouse::builder(url).build().await
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use datafusion::common::ParamValues;
-use datafusion::logical_expr::{DmlStatement, LogicalPlan, WriteOp};
+use datafusion::common::{DFSchema, ParamValues, Result as EngineResult};
+use datafusion::logical_expr::{DmlStatement, LogicalPlan, Projection, Values, WriteOp};
 use datafusion::sql::parser::Statement as EngineStatement;
 use futures::StreamExt;
 use sqlparser::ast::{Insert, Statement as SqlStatement, TableObject};
@@ -9,6 +9,7 @@ use tarndb_catalog::{Error, Result};
 
 use super::parse::table_ident;
 use super::{plan, run_plan};
+use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult, append_rows};
 use crate::writer::Matching;
 
@@ -24,8 +25,20 @@ pub(super) async fn run(lake: &Lakehouse, statement: Box<Insert>, params: Option
         return Err(Error::internal("an INSERT was planned as something else"));
     };
     let table = lake.load(&ident).await?;
+    let input = with_nullable_values(input.as_ref().clone()).map_err(engine_error)?;
     let memory = Arc::clone(&state.runtime_env().memory_pool);
-    let rows = run_plan(state, input.as_ref().clone()).await?;
+    let rows = run_plan(state, input).await?;
     let appended = append_rows(&table, rows.boxed(), Matching::ByPosition, &memory).await?;
     QueryResult::counts(&[("rows", appended.rows)])
+}
+
+/// DataFusion gives the rows of `VALUES` the table's own NOT NULL, and then fails on a NULL with the name of a column that
+/// the user never wrote. The writer checks the same and names the table's column.
+fn with_nullable_values(plan: LogicalPlan) -> EngineResult<LogicalPlan> {
+    let LogicalPlan::Projection(projection) = &plan else { return Ok(plan) };
+    let LogicalPlan::Values(values) = projection.input.as_ref() else { return Ok(plan) };
+    let fields = values.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let schema = Arc::new(DFSchema::from_unqualified_fields(fields, values.schema.metadata().clone())?);
+    let values = LogicalPlan::Values(Values { schema, values: values.values.clone() });
+    Ok(LogicalPlan::Projection(Projection::try_new(projection.expr.clone(), Arc::new(values))?))
 }

@@ -129,6 +129,23 @@ async fn one_file_is_opened_for_one_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bloom_filters_prune_row_groups() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(
+        &lake,
+        &[
+            "CREATE TABLE t (id BIGINT, s STRING) TBLPROPERTIES ('write.parquet.bloom-filter-enabled.column.s' = 'true')",
+            "INSERT INTO t SELECT value, 's' || (value * 2) FROM generate_series(1000, 2000)",
+        ],
+    )
+    .await;
+    let explained = rows(&lake, "EXPLAIN ANALYZE SELECT * FROM t WHERE s = 's3001'").await.unwrap();
+    let plan = naive::lines(&explained).join("\n");
+    assert!(plan.contains("row_groups_pruned_bloom_filter=1 total \u{2192} 0 matched"), "{plan}");
+    assert_eq!(number(&lake, "SELECT count(*) FROM t WHERE s = 's3000'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nested_columns() {
     let lake = tarndb_core::connect("memory://").await.unwrap();
     run(
