@@ -50,8 +50,12 @@ pub trait Catalog: Debug + Send + Sync {
     /// Errors: `AlreadyExists`; `NotFound` for the namespace; `CommitStateUnknown`.
     async fn create_table(&self, ident: &TableIdent, metadata: TableMetadata, files: Vec<crate::NewFile>) -> Result<LoadedTable>;
 
-    /// Removes the table's name; its files stay. Errors: `NotFound`. Returns what was removed.
-    async fn drop_table(&self, ident: &TableIdent) -> Result<()>;
+    /// Removes the table's name; its files stay. Returns the location of the metadata file that it stood for. Errors:
+    /// `NotFound`.
+    async fn drop_table(&self, ident: &TableIdent) -> Result<String>;
+
+    /// The location of the table's metadata file, which is not read. Errors: `NotFound`.
+    async fn metadata_location(&self, ident: &TableIdent) -> Result<String>;
 
     /// Renames a table, also into another namespace. Errors: `NotFound`, `AlreadyExists`.
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()>;

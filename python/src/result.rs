@@ -25,13 +25,13 @@ enum Rows {
 pub(crate) struct PyResultSet {
     schema: SchemaRef,
     rows: Mutex<Rows>,
-    /// How far `fetchone` has come.
-    fetched: Mutex<usize>,
+    /// The rows that `fetchone` gives, as one list, and how far it has come.
+    fetched: Mutex<Option<(Py<PyList>, usize)>>,
 }
 
 impl PyResultSet {
     pub(crate) fn new(result: QueryResult) -> Self {
-        Self { schema: Arc::clone(result.schema()), rows: Mutex::new(Rows::Stream(result)), fetched: Mutex::new(0) }
+        Self { schema: Arc::clone(result.schema()), rows: Mutex::new(Rows::Stream(result)), fetched: Mutex::new(None) }
     }
 
     fn take(&self) -> Rows {
@@ -184,13 +184,15 @@ impl PyResultSet {
     }
 
     fn fetchone<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let all = self.tuples(py)?;
-        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        if *fetched >= all.len() {
-            return Ok(None);
-        }
-        *fetched += 1;
-        all.get_item(*fetched - 1).map(Some)
+        let so_far = self.fetched.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (all, next) = match so_far {
+            Some((all, next)) => (all.into_bound(py), next),
+            None => (self.tuples(py)?, 0),
+        };
+        let row = if next < all.len() { Some(all.get_item(next)?) } else { None };
+        let fetched = (all.unbind(), next + usize::from(row.is_some()));
+        *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) = Some(fetched);
+        Ok(row)
     }
 
     fn fetch_batches<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

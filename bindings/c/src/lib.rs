@@ -218,7 +218,10 @@ impl Iterator for Reader {
     type Item = std::result::Result<RecordBatch, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.runtime.block_on(self.rows.next());
+        let next = catch_unwind(AssertUnwindSafe(|| self.runtime.block_on(self.rows.next())));
+        let Ok(next) = next else {
+            return Some(Err(ArrowError::ExternalError("tarndb panicked while it computed rows".into())));
+        };
         next.map(|batch| batch.map_err(|e| ArrowError::ExternalError(e.report().into())))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::csv::WriterBuilder;
 use arrow::datatypes::{Field, Fields, Schema, SchemaRef};
-use arrow::json::{ArrayWriter, LineDelimitedWriter};
+use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table};
@@ -67,14 +67,14 @@ impl Format {
                 Ok(())
             }
             Format::Ndjson => {
-                let mut writer = LineDelimitedWriter::new(out);
+                let mut writer = json().build::<_, LineDelimited>(out);
                 while let Some(batch) = rows.try_next().await? {
                     writer.write(&batch).map_err(broken)?;
                 }
                 writer.finish().map_err(broken)
             }
             Format::Json => {
-                let mut writer = ArrayWriter::new(&mut *out);
+                let mut writer = json().build::<_, JsonArray>(&mut *out);
                 while let Some(batch) = rows.try_next().await? {
                     writer.write(&batch).map_err(broken)?;
                 }
@@ -82,6 +82,11 @@ impl Format {
                 Ok(writeln!(out)?)
             }
         }
+    }
+
+    /// In Markdown, what would end a cell or its row is written so that it does not.
+    fn cell(self, text: String) -> String {
+        if self == Format::Markdown { text.replace('|', "\\|").replace('\n', "<br>") } else { text }
     }
 
     async fn print_table(self, schema: &SchemaRef, rows: &mut QueryResult, out: &mut impl Write) -> Result<(), Failure> {
@@ -103,7 +108,7 @@ impl Format {
             for row in 0..batch.num_rows() {
                 count += 1;
                 if count <= MAX_TABLE_ROWS {
-                    table.add_row(columns.iter().map(|column| column.value(row).to_string()));
+                    table.add_row(columns.iter().map(|column| self.cell(column.value(row).to_string())));
                 }
             }
         }
@@ -114,6 +119,11 @@ impl Format {
         }
         Ok(())
     }
+}
+
+/// A column that is NULL is there all the same.
+fn json() -> arrow::json::WriterBuilder {
+    arrow::json::WriterBuilder::new().with_explicit_nulls(true)
 }
 
 /// CSV has no nested values: they become text.

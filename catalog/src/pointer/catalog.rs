@@ -39,8 +39,8 @@ impl<P: PointerStore> PointerCatalog<P> {
             None => {
                 self.storage.allow(table_root(&metadata_location));
                 let read = metadata_file::read(&self.storage, &metadata_location);
+                // What the file says of its location is no reason to leave the lake.
                 let metadata = Arc::new(read.await.map_err(|e| e.with_context("table", ident.to_string()))?);
-                self.storage.allow(metadata.location());
                 self.remember(ident, &metadata_location, &metadata);
                 metadata
             }
@@ -143,8 +143,12 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
         Ok(LoadedTable { ident: ident.clone(), metadata_location, metadata })
     }
 
-    async fn drop_table(&self, ident: &TableIdent) -> Result<()> {
+    async fn drop_table(&self, ident: &TableIdent) -> Result<String> {
         self.pointers.remove(ident).await
+    }
+
+    async fn metadata_location(&self, ident: &TableIdent) -> Result<String> {
+        self.pointers.get(ident).await?.ok_or_else(|| no_such_table(ident))
     }
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {

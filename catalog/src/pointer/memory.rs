@@ -71,10 +71,10 @@ impl PointerStore for MemoryPointers {
         Ok(())
     }
 
-    async fn remove(&self, ident: &TableIdent) -> Result<()> {
+    async fn remove(&self, ident: &TableIdent) -> Result<String> {
         let namespace = namespace_text(ident.namespace())?;
         let removed = self.lock().get_mut(&namespace).and_then(|tables| tables.remove(ident.name()));
-        removed.map(|_| ()).ok_or_else(|| no_such_table(ident))
+        removed.ok_or_else(|| no_such_table(ident))
     }
 
     async fn rename(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {

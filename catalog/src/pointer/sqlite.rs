@@ -20,6 +20,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A primary code of SQLite, the low byte of an extended one.
 const SQLITE_BUSY: i32 = 5;
 const SQLITE_READONLY: i32 = 8;
+const SQLITE_IOERR: i32 = 10;
+const SQLITE_IOERR_SHMSIZE: i32 = SQLITE_IOERR | (19 << 8);
 const SQLITE_CORRUPT: i32 = 11;
 const SQLITE_FULL: i32 = 13;
 const SQLITE_CANTOPEN: i32 = 14;
@@ -108,9 +110,12 @@ impl SqlitePointers {
     }
 }
 
+fn extended_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
 fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
-    let code = error.as_database_error()?.code()?;
-    code.parse::<i32>().ok().map(|code| code & 0xff)
+    extended_code(error).map(|code| code & 0xff)
 }
 
 fn failure(error: sqlx::Error) -> Error {
@@ -119,6 +124,10 @@ fn failure(error: sqlx::Error) -> Error {
         Some(SQLITE_READONLY) => (ErrorKind::Unavailable, "the catalog is read-only"),
         Some(SQLITE_CANTOPEN) => (ErrorKind::Unavailable, "the catalog cannot be opened"),
         Some(SQLITE_CORRUPT | SQLITE_NOTADB) => (ErrorKind::DataInvalid, "the catalog database is damaged"),
+        // Extending the files of the write-ahead log fails so.
+        Some(SQLITE_IOERR) if extended_code(&error) == Some(SQLITE_IOERR_SHMSIZE) => {
+            (ErrorKind::ResourcesExhausted, "no space left for the catalog")
+        }
         Some(SQLITE_FULL) => (ErrorKind::ResourcesExhausted, "no space left for the catalog"),
         _ => (ErrorKind::Unavailable, "the catalog failed"),
     };
@@ -268,19 +277,21 @@ impl PointerStore for SqlitePointers {
         commit(tx).await
     }
 
-    async fn remove(&self, ident: &TableIdent) -> Result<()> {
+    async fn remove(&self, ident: &TableIdent) -> Result<String> {
         let mut tx = self.begin().await?;
-        let removed = sqlx::query("DELETE FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?")
-            .bind(CATALOG)
-            .bind(namespace_text(ident.namespace())?)
-            .bind(ident.name())
-            .execute(&mut *tx)
-            .await
-            .map_err(failure)?;
-        if removed.rows_affected() == 0 {
-            return Err(no_such_table(ident));
-        }
-        commit(tx).await
+        let removed: Option<Option<String>> = sqlx::query_scalar(
+            "DELETE FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?
+             RETURNING metadata_location",
+        )
+        .bind(CATALOG)
+        .bind(namespace_text(ident.namespace())?)
+        .bind(ident.name())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failure)?;
+        let removed = removed.ok_or_else(|| no_such_table(ident))?;
+        commit(tx).await?;
+        Ok(removed.unwrap_or_default())
     }
 
     async fn rename(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {

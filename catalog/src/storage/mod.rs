@@ -102,7 +102,9 @@ impl Storage {
     /// Vouches for a folder beside the warehouse. Only the catalog's own word is a reason to call this.
     pub fn allow(&self, root: &str) {
         let root = root.trim_end_matches('/');
-        if !root.is_empty() && !self.is_allowed(root) {
+        // Never a whole file system.
+        let has_folder = !root.trim_start_matches("file:").trim_start_matches("memory:").trim_matches('/').is_empty();
+        if has_folder && !self.is_allowed(root) {
             self.0.roots.write().unwrap_or_else(PoisonError::into_inner).insert(root.to_string());
         }
     }

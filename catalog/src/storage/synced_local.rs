@@ -5,13 +5,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
+
+/// How many files are deleted at once.
+const DELETE_CONCURRENCY: usize = 16;
 
 /// The local file system, with writes that survive a power failure: a write returns after the file, its folder and
 /// every folder that was made for it have been synced. (`object_store`'s own local store does not sync.)
@@ -60,6 +64,31 @@ fn sync_file_and_folders(file: &FsPath, existing: &FsPath) -> std::io::Result<()
     Ok(())
 }
 
+/// Whether the name is one under which `LocalFileSystem` writes what it has not finished: it ends in `#` and a number.
+fn is_staged(path: &Path) -> bool {
+    let number = path.filename().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// What writers that were killed have left below `folder`. `LocalFileSystem` does not list it, so nobody would remove it.
+fn staged_files(folder: &FsPath) -> Vec<ObjectMeta> {
+    let mut found = Vec::new();
+    // What vanishes while it is looked at is in use.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
+        if metadata.is_dir() {
+            found.extend(staged_files(&path));
+            continue;
+        }
+        let location = path.to_str().and_then(|path| Path::parse(path.trim_start_matches('/')).ok());
+        if let (Some(location), Ok(modified)) = (location.filter(is_staged), metadata.modified()) {
+            let last_modified = modified.into();
+            found.push(ObjectMeta { location, last_modified, size: metadata.len(), e_tag: None, version: None });
+        }
+    }
+    found
+}
+
 impl fmt::Display for SyncedLocalStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SyncedLocalStore")
@@ -90,11 +119,36 @@ impl ObjectStore for SyncedLocalStore {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let inner = Arc::clone(&self.inner);
+        let delete = move |location: Result<Path>| {
+            let inner = Arc::clone(&inner);
+            async move {
+                let location = location?;
+                if is_staged(&location) {
+                    let file = PathBuf::from(format!("/{location}"));
+                    run(move || std::fs::remove_file(file)).await?;
+                } else {
+                    inner.delete(&location).await?;
+                }
+                Ok(location)
+            }
+        };
+        locations.map(delete).buffered(DELETE_CONCURRENCY).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        let folder = prefix.map(|prefix| self.inner.path_to_filesystem(prefix));
+        let staged = async move {
+            match folder {
+                Some(folder) => {
+                    let folder = folder?;
+                    run(move || Ok(staged_files(&folder))).await
+                }
+                None => Ok(Vec::new()),
+            }
+        };
+        let staged = stream::once(staged).map_ok(|files| stream::iter(files.into_iter().map(Ok))).try_flatten();
+        self.inner.list(prefix).chain(staged).boxed()
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -50,3 +50,21 @@ async fn nothing_outside_the_lake_can_be_reached() {
     storage.allow(&format!("file://{}", folder.path().display()));
     assert!(storage.read(&outside).await.is_ok());
 }
+
+/// What a writer that was killed has left is listed and can be deleted.
+#[tokio::test]
+async fn unfinished_files_can_be_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("lake");
+    std::fs::create_dir_all(root.join("t/data")).unwrap();
+    for name in ["whole.parquet", "cut.parquet#1", "cut.parquet#12"] {
+        std::fs::write(root.join("t/data").join(name), b"x").unwrap();
+    }
+    let storage = Storage::new(Location::parse(root.to_str().unwrap()).unwrap());
+    let location = format!("{}/t", storage.root());
+    let listed: Vec<_> = storage.list(&location).unwrap().try_collect().await.unwrap();
+    assert_eq!(listed.len(), 3);
+    let failed = storage.delete_all(listed.into_iter().map(|object| object.location)).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(std::fs::read_dir(root.join("t/data")).unwrap().count(), 0);
+}

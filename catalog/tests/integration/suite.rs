@@ -72,7 +72,8 @@ pub(crate) async fn tables_are_created_loaded_renamed_and_dropped(catalog: Arc<d
     assert_eq!(catalog.rename_table(&first, &second).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(catalog.rename_table(&ident("n", "none"), &ident("n", "x")).await.unwrap_err().kind(), ErrorKind::NotFound);
 
-    catalog.drop_table(&second).await.unwrap();
+    assert_eq!(catalog.metadata_location(&second).await.unwrap(), loaded.metadata_location);
+    assert_eq!(catalog.drop_table(&second).await.unwrap(), loaded.metadata_location);
     assert!(!catalog.table_exists(&second).await.unwrap());
     assert_eq!(catalog.drop_table(&second).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(catalog.list_tables(&namespace("n")).await.unwrap(), vec![first]);

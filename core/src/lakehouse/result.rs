@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use tarndb_catalog::Result;
 
@@ -30,6 +31,19 @@ impl QueryResult {
     pub(crate) fn from_engine(rows: SendableRecordBatchStream) -> Self {
         let schema = plain_schema(&rows.schema());
         let target = Arc::clone(&schema);
+        // In a task of its own: whoever waits for rows can stop waiting although an operator does not yield.
+        let mut builder = RecordBatchReceiverStream::builder(rows.schema(), 2);
+        let sender = builder.tx();
+        builder.spawn(async move {
+            let mut rows = rows;
+            while let Some(batch) = rows.next().await {
+                if sender.send(batch).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        let rows = builder.build();
         let batches = rows.map_err(engine_error).and_then(move |batch| futures::future::ready(plain_batch(&batch, &target)));
         Self { schema, batches: batches.boxed() }
     }

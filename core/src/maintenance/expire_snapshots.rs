@@ -1,9 +1,9 @@
 use std::collections::HashSet;
 
-use iceberg::spec::SnapshotRef;
+use iceberg::spec::{SnapshotRef, TableMetadata};
 use tarndb_catalog::Result;
 
-use super::reachable;
+use super::reachable::{self, ReachableFiles};
 use crate::table::Table;
 use crate::transaction::{Caller, ExpireSnapshots, Transaction};
 
@@ -35,6 +35,32 @@ pub struct ExpireSnapshotsResult {
     pub deleted_statistics_files_count: usize,
 }
 
+/// The files that [`expire_snapshots`] would delete now.
+///
+/// # Errors
+/// As [`expire_snapshots`].
+pub async fn expirable_files(table: &Table, options: &ExpireSnapshotsOptions) -> Result<Vec<String>> {
+    let now = table.refresh().await?;
+    let action = ExpireSnapshots::new(options.older_than_ms, options.retain_last);
+    let expired = action.expired(now.metadata(), table.env().storage.clock().now_ms())?;
+    Ok(only_of(&now, &expired, now.metadata()).await?.all().cloned().collect())
+}
+
+/// The files of the table's own folder that of all its snapshots only those `expired` refer to.
+async fn only_of(table: &Table, expired: &[SnapshotRef], now: &TableMetadata) -> Result<ReachableFiles> {
+    let env = table.env();
+    let retained: Vec<SnapshotRef> =
+        now.snapshots().filter(|s| !expired.iter().any(|e| e.snapshot_id() == s.snapshot_id())).cloned().collect();
+    let kept = reachable::of_snapshots(env, now, &retained, &HashSet::new()).await?;
+    let known: HashSet<String> = kept.manifests.iter().cloned().collect();
+    let mut gone = reachable::of_snapshots(env, table.metadata(), expired, &known).await?;
+    gone.subtract(&kept);
+    // A file elsewhere was brought in from where it was, and may be another table's too.
+    let own = env.storage.path(table.location())?;
+    gone.retain(|file| env.storage.path(file).is_ok_and(|path| path.prefix_matches(&own)));
+    Ok(gone)
+}
+
 /// Forgets old snapshots and deletes the files that only they referred to.
 ///
 /// The files go after the commit, and only when it is known that it took effect. A file that cannot be deleted is left
@@ -56,11 +82,7 @@ pub async fn expire_snapshots(table: &Table, options: &ExpireSnapshotsOptions) -
     if expired.is_empty() {
         return Ok(ExpireSnapshotsResult::default());
     }
-    let retained: Vec<SnapshotRef> = after.snapshots().cloned().collect();
-    let kept = reachable::of_snapshots(env, &after, &retained, &HashSet::new()).await?;
-    let known: HashSet<String> = kept.manifests.iter().cloned().collect();
-    let mut gone = reachable::of_snapshots(env, before.metadata(), &expired, &known).await?;
-    gone.subtract(&kept);
+    let gone = only_of(&before, &expired, &after).await?;
     for (location, error) in env.storage.delete_all(gone.all().cloned().collect::<Vec<_>>()).await {
         tracing::warn!(location, %error, "a file of an expired snapshot stays behind as an orphan");
     }

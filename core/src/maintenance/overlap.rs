@@ -1,25 +1,52 @@
+use iceberg::TableIdent;
 use tarndb_catalog::{Error, Result};
 
-use crate::table::Table;
+use crate::table::{Environment, Table, properties};
 
-/// Refuses tables whose folder holds, or lies in, another table's: what is in it cannot be told apart.
-pub(crate) async fn check_overlap(table: &Table) -> Result<()> {
-    let env = table.env();
+/// Refuses to delete by folder what may not be the table's alone: tables whose `gc.enabled` is false, whose folder is or
+/// holds the lake itself, or holds or lies in another table's.
+///
+/// # Errors
+/// `InvalidInput`, naming the reason; `DataInvalid` when the folder lies outside the lake.
+pub(crate) async fn check_owned(table: &Table) -> Result<()> {
+    let (env, ident) = (table.env(), table.ident());
+    if !properties::get_or(table.metadata(), properties::GC_ENABLED, true)? {
+        return Err(Error::invalid_input(format!("files of `{ident}` must not be removed: its property `gc.enabled` is false")));
+    }
     let own = env.storage.path(table.location())?;
+    if env.storage.path(env.storage.root())?.prefix_matches(&own) {
+        return Err(Error::invalid_input(format!("the folder of `{ident}` holds the whole lake, so nothing in it is removed")));
+    }
     for namespace in env.catalog.list_namespaces().await? {
-        for ident in env.catalog.list_tables(&namespace).await? {
-            if ident == *table.ident() {
+        for other in env.catalog.list_tables(&namespace).await? {
+            if other == *ident {
                 continue;
             }
-            let other = env.catalog.load_table(&ident).await?;
-            let path = env.storage.path(other.metadata.location())?;
-            if own.prefix_matches(&path) || path.prefix_matches(&own) {
-                return Err(Error::invalid_input(format!(
-                    "the folder of `{}` overlaps that of `{ident}`, whose files could go with its own",
-                    table.ident()
-                )));
+            for folder in folders(env, &other).await {
+                let Ok(path) = env.storage.path(&folder) else { continue };
+                if own.prefix_matches(&path) || path.prefix_matches(&own) {
+                    return Err(Error::invalid_input(format!(
+                        "the folder of `{ident}` overlaps that of `{other}`, whose files could go with its own"
+                    )));
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Where a table's files are: by its metadata, and, also when that cannot be read, by where the metadata is.
+async fn folders(env: &Environment, ident: &TableIdent) -> Vec<String> {
+    let mut folders = Vec::new();
+    if let Ok(location) = env.catalog.metadata_location(ident).await {
+        let folder = location.rsplit_once('/').map_or("", |(folder, _)| folder);
+        folders.push(folder.strip_suffix("/metadata").unwrap_or(folder).to_string());
+    }
+    match env.catalog.load_table(ident).await {
+        Ok(table) => folders.push(table.metadata.location().to_string()),
+        Err(error) => {
+            tracing::debug!(table = %ident, %error, "a table that cannot be loaded is known by its metadata file alone")
+        }
+    }
+    folders
 }

@@ -47,6 +47,13 @@ impl ReachableFiles {
         }
     }
 
+    /// Leaves out files of which `keep` is false.
+    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        for set in self.sets_mut() {
+            set.retain(|file| keep(file));
+        }
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &String> {
         self.sets().into_iter().flatten()
     }

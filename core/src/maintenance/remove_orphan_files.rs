@@ -3,9 +3,9 @@ use std::collections::HashSet;
 use futures::TryStreamExt;
 use tarndb_catalog::{Error, Result};
 
-use super::overlap::check_overlap;
+use super::overlap::check_owned;
 use super::reachable;
-use crate::table::{Table, properties};
+use crate::table::Table;
 
 /// Files younger than this may belong to a commit that is under way.
 const FLOOR_MS: i64 = 3 * 24 * 60 * 60 * 1000;
@@ -25,15 +25,10 @@ pub struct RemoveOrphanFilesOptions {
 ///
 /// # Errors
 /// `InvalidInput` when `older_than_ms` is within three days and `force` is not set, when `gc.enabled` is false, or when
-/// another table's folder overlaps this one's; the storage's.
+/// the table's folder holds the lake or overlaps another table's; `CommitConflict` when the table was replaced by another
+/// of its name; the storage's.
 pub async fn remove_orphan_files(table: &Table, options: &RemoveOrphanFilesOptions) -> Result<Vec<String>> {
     let env = table.env();
-    if !properties::get_or(table.metadata(), properties::GC_ENABLED, true)? {
-        return Err(Error::invalid_input(format!(
-            "files of `{}` must not be removed: its property `gc.enabled` is false",
-            table.ident()
-        )));
-    }
     let now_ms = env.storage.clock().now_ms();
     let floor_ms = now_ms - FLOOR_MS;
     let older_than_ms = options.older_than_ms.unwrap_or(if options.force { i64::MAX } else { floor_ms });
@@ -42,7 +37,7 @@ pub async fn remove_orphan_files(table: &Table, options: &RemoveOrphanFilesOptio
             "files of the last three days may belong to commits under way: give an older time, or `force`",
         ));
     }
-    check_overlap(table).await?;
+    check_owned(table).await?;
     // The order matters: a file that a commit adds after the listing is not in it, and one that a commit added before
     // the metadata is loaded is in the metadata.
     let listed: Vec<_> = env.storage.list(table.location())?.try_collect().await?;

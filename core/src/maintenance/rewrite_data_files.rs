@@ -1,19 +1,21 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use datafusion::physical_expr::PhysicalExpr;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tarndb_catalog::{Error, ErrorKind, Result};
+use tarndb_catalog::{Error, Result};
+use tokio::time::Instant;
 
-use crate::scan::{DeleteLoader, Pruner, ReadSchema, ScanTask, open_rows, plan};
+use crate::scan::{DeleteLoader, Pruner, ReadSchema, ScanTask, name_mapping, open_rows, plan};
 use crate::table::{Table, engine_schema, properties};
-use crate::transaction::{Caller, RewriteFiles, Transaction, WrittenFile};
+use crate::transaction::{Caller, RewriteFiles, Transaction, WrittenFile, met_another_writer};
 use crate::writer::{Matching, conform, write_rows};
 
-/// How often a rewrite is planned anew after another writer changed its files.
-const MAX_ROUNDS: usize = 10;
+/// How long a rewrite is planned anew because another writer changed its files.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 16 * 1024;
@@ -86,13 +88,15 @@ pub async fn rewrite_data_files(
     filters: &[Arc<dyn PhysicalExpr>],
 ) -> Result<RewriteDataFilesResult> {
     table.check_writable()?;
-    let mut round = 1;
+    let deadline = Instant::now() + TOTAL_TIMEOUT;
+    let mut wait_ms = 10;
     loop {
         let current = table.refresh().await?;
         match rewrite_once(&current, options, filters).boxed().await {
-            Err(e) if e.kind() == ErrorKind::CommitConflict && round < MAX_ROUNDS => {
-                tracing::info!(table = %table.ident(), round, error = %e, "a rewrite met another writer and is planned again");
-                round += 1;
+            Err(e) if Instant::now() < deadline && met_another_writer(&e, &current).await => {
+                tracing::info!(table = %table.ident(), error = %e, "a rewrite met another writer and is planned again");
+                tokio::time::sleep(Duration::from_millis(table.env().storage.ids().jitter(wait_ms))).await;
+                wait_ms = (wait_ms * 2).min(1000);
             }
             other => return other,
         }
@@ -243,7 +247,7 @@ async fn rewrite_groups(
 
 async fn rewrite_group(table: &Table, group: Vec<ScanTask>, loader: &Arc<DeleteLoader>) -> Result<Vec<WrittenFile>> {
     let plain = table.arrow_schema()?;
-    let read = ReadSchema { with_ids: Arc::clone(&plain), output: Arc::clone(&plain) };
+    let read = ReadSchema { with_ids: Arc::clone(&plain), output: Arc::clone(&plain), mapping: name_mapping(table.metadata())? };
     let (loader, storage) = (Arc::clone(loader), table.env().storage.clone());
     let rows = stream::iter(group)
         .then(move |task| {

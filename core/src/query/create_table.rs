@@ -2,11 +2,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, FieldRef, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef, TimeUnit};
 use datafusion::execution::memory_pool::MemoryPool;
 use futures::{Stream, StreamExt, TryStreamExt};
 use iceberg::spec::{
-    FormatVersion, NestedField, Schema, TableMetadata, TableMetadataBuilder, Transform, Type, UnboundPartitionSpec,
+    FormatVersion, NestedField, PrimitiveType, Schema, TableMetadata, TableMetadataBuilder, Transform, Type, UnboundPartitionSpec,
 };
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use tarndb_catalog::{Error, ErrorKind, LoadedTable, Result};
@@ -79,7 +79,9 @@ pub(super) async fn run(lake: &Lakehouse, statement: CreateTable) -> Result<Quer
     let (state, plan) = plan(lake, query, None).await?;
     let memory = Arc::clone(&state.runtime_env().memory_pool);
     let rows = run_plan(state, plan).await?;
-    let new = NewTable::new(columns_of(rows.schema())?, partition_by, properties);
+    // What a query happens not to answer NULL for is no promise about rows to come.
+    let columns = columns_of(&Arc::new(nullable(rows.schema())))?;
+    let new = NewTable::new(columns, partition_by, properties);
     match create_table_from(lake, &ident, new, rows.boxed(), &memory).await {
         Ok(count) => QueryResult::counts(&[("rows", count)]),
         Err(e) => tolerate(e),
@@ -104,6 +106,20 @@ pub(crate) async fn create_table_from(
         create_with_rows(&staged, files).await?;
     }
     Ok(count)
+}
+
+fn nullable(schema: &ArrowSchema) -> ArrowSchema {
+    fn field(of: &FieldRef) -> FieldRef {
+        Arc::new(of.as_ref().clone().with_nullable(true).with_data_type(data_type(of.data_type())))
+    }
+    fn data_type(of: &DataType) -> DataType {
+        match of {
+            DataType::Struct(fields) => DataType::Struct(fields.iter().map(field).collect()),
+            DataType::List(element) => DataType::List(field(element)),
+            other => other.clone(),
+        }
+    }
+    ArrowSchema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
 }
 
 /// SQL's own times have nanoseconds (`now()`, literals); assigned to a column of microseconds they are cast, as in INSERT.
@@ -138,7 +154,8 @@ async fn stage(lake: &Lakehouse, ident: &TableIdent, new: NewTable) -> Result<Ta
     }
     let NewTable { columns, partition_by, mut properties } = new;
     check_names(ident, &columns)?;
-    match properties.remove("format-version").as_deref() {
+    let version = properties.remove("format-version").or_else(|| properties.remove("format_version"));
+    match version.as_deref() {
         None | Some("2") => {}
         Some(version @ ("1" | "3")) => {
             return Err(Error::unsupported(format!(
@@ -175,13 +192,19 @@ fn folder(name: &str) -> String {
         .to_string()
 }
 
-fn check_names(ident: &TableIdent, columns: &[NestedField]) -> Result<()> {
+/// Refuses names that could not be used afterwards.
+pub(super) fn check_name(ident: &TableIdent) -> Result<()> {
     if ident.name().contains('$') {
         return Err(Error::invalid_input(format!(
             "`{}` cannot be a table's name: `$` begins the name of a metadata table",
             ident.name()
         )));
     }
+    Ok(())
+}
+
+fn check_names(ident: &TableIdent, columns: &[NestedField]) -> Result<()> {
+    check_name(ident)?;
     let mut seen = std::collections::HashSet::new();
     for column in columns {
         if !seen.insert(column.name.to_lowercase()) {
@@ -192,6 +215,20 @@ fn check_names(ident: &TableIdent, columns: &[NestedField]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The name of a partition field. Manifests have it as a name in Avro, which knows letters, digits and `_` only.
+fn partition_name(schema: &Schema, column: &str, suffix: &str) -> String {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut name: String = column.chars().map(|c| if is_name(c) { c } else { '_' }).chain(suffix.chars()).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.insert(0, '_');
+    }
+    // Only an identity partition may be called as its column, and none as another.
+    while name != column && schema.field_by_name(&name).is_some() {
+        name.push('_');
+    }
+    name
 }
 
 fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundPartitionSpec> {
@@ -213,7 +250,12 @@ fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundP
             Transform::Void => "_null".to_string(),
             other => format!("_{other}"),
         };
-        builder = builder.add_partition_field(source.id, format!("{column}{suffix}"), *transform)?;
+        if *source.field_type == Type::Primitive(PrimitiveType::Uuid) && *transform == Transform::Identity {
+            return Err(Error::unsupported(format!(
+                "partitions by the UUID column `{column}` are not supported: use bucket(n, {column})"
+            )));
+        }
+        builder = builder.add_partition_field(source.id, partition_name(schema, column, &suffix), *transform)?;
     }
     Ok(builder.build())
 }

@@ -15,7 +15,7 @@ use futures::TryStreamExt;
 use iceberg::TableIdent;
 use roaring::RoaringTreemap;
 use sqlparser::ast::{Delete, FromTable, ObjectName, Query, SetExpr, Statement as SqlStatement, TableAlias, TableFactor};
-use tarndb_catalog::{Error, ErrorKind, Result};
+use tarndb_catalog::{Error, Result};
 use tokio::time::Instant;
 
 use super::parse::table_ident;
@@ -27,7 +27,7 @@ use crate::lakehouse::{DeleteResult, Lakehouse, QueryResult};
 use crate::manifest::Count;
 use crate::scan::{DeleteLoader, FILE_COLUMN, POSITION_COLUMN, Pruner, ScanTask, plan as plan_scan};
 use crate::table::{Table, engine_schema, properties};
-use crate::transaction::{Caller, DeleteFiles, RowDelta, Transaction};
+use crate::transaction::{Caller, DeleteFiles, RowDelta, Transaction, met_another_writer};
 use crate::writer::{DeletedRows, write_position_deletes};
 
 /// How long a statement is run anew because other writers changed what it read.
@@ -55,8 +55,9 @@ async fn delete(lake: &Lakehouse, statement: &Delete) -> Result<DeleteResult> {
     let deadline = Instant::now() + TOTAL_TIMEOUT;
     let mut wait_ms = 5;
     loop {
+        let before = lake.load(&ident).await?;
         match delete_once(lake, statement, &name, alias.as_ref(), &ident).await {
-            Err(e) if e.kind() == ErrorKind::CommitConflict && Instant::now() < deadline => {
+            Err(e) if Instant::now() < deadline && met_another_writer(&e, &before).await => {
                 // Run again on the new state: what is deleted is what the predicate selects there.
                 tracing::debug!(table = %ident, error = %e, "a DELETE met another writer and runs again");
                 tokio::time::sleep(Duration::from_millis(lake.env().storage.ids().jitter(wait_ms))).await;

@@ -3,7 +3,8 @@ use iceberg::{NamespaceIdent, TableIdent};
 use tarndb_catalog::{ErrorKind, Result};
 
 use crate::lakehouse::{Lakehouse, QueryResult};
-use crate::maintenance::check_overlap;
+use crate::maintenance::check_owned;
+use crate::table::replaced;
 
 pub(super) async fn run(lake: &Lakehouse, table: &TableIdent, if_exists: bool, purge: bool) -> Result<QueryResult> {
     match drop_table(lake, table, purge).await {
@@ -13,20 +14,24 @@ pub(super) async fn run(lake: &Lakehouse, table: &TableIdent, if_exists: bool, p
 }
 
 /// Removes a table's name; with `purge` its folder too, which no other table is ever given.
-pub(crate) async fn drop_table(lake: &Lakehouse, table: &TableIdent, purge: bool) -> Result<()> {
+pub(crate) async fn drop_table(lake: &Lakehouse, ident: &TableIdent, purge: bool) -> Result<()> {
     let env = lake.env();
-    let mut location = None;
-    if purge {
-        let table = lake.load(table).await?;
-        check_overlap(&table).await?;
-        location = Some(table.location().to_string());
+    if !purge {
+        return env.catalog.drop_table(ident).await.map(|_| ());
     }
-    env.catalog.drop_table(table).await?;
-    if let Some(location) = location {
-        let files: Vec<_> = env.storage.list(&location)?.map_ok(|object| object.location).try_collect().await?;
-        for (location, error) in env.storage.delete_all(files).await {
-            tracing::warn!(location, %error, "a file of a dropped table stays behind");
-        }
+    let table = lake.load(ident).await?;
+    check_owned(&table).await?;
+    let removed = env.catalog.drop_table(ident).await?;
+    // What was removed may be a later state of the table, or another one of that name, and the table may have been renamed:
+    // only what nobody names any more goes.
+    let location = table.location().trim_end_matches('/');
+    if !removed.starts_with(&format!("{location}/")) {
+        return Err(replaced(ident));
+    }
+    check_owned(&table).await?;
+    let files: Vec<_> = env.storage.list(location)?.map_ok(|object| object.location).try_collect().await?;
+    for (location, error) in env.storage.delete_all(files).await {
+        tracing::warn!(location, %error, "a file of a dropped table stays behind");
     }
     Ok(())
 }

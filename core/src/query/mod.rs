@@ -26,7 +26,7 @@ mod vacuum;
 use datafusion::common::ParamValues;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, Statement as EnginePlanStatement};
 use datafusion::sql::parser::Statement as EngineStatement;
 use tarndb_catalog::{Error, Result};
 
@@ -64,12 +64,27 @@ pub(crate) async fn execute(lake: &Lakehouse, sql: &str, params: Option<ParamVal
         Statement::Engine(statement) => {
             let (state, plan) = plan(lake, statement, params).await?;
             match plan {
+                LogicalPlan::Statement(statement) if names_catalog(&statement) => Err(Error::unsupported(
+                    "settings of `datafusion.catalog` are not supported: names without a namespace mean `default`",
+                )),
                 // SET and its kin change the session itself, not this statement's copy of it.
                 LogicalPlan::Statement(_) => run_in(lake.session_context(), plan).await,
+                // `SELECT … INTO t` would make a table of this session alone.
+                LogicalPlan::Ddl(statement) => Err(Error::unsupported(format!("{} is not supported yet", statement.name()))),
                 plan => run_plan(state, plan).await,
             }
         }
     }
+}
+
+/// DataFusion's own names for tables must stay those of the statements that tarndb runs itself.
+fn names_catalog(statement: &EnginePlanStatement) -> bool {
+    let variable = match statement {
+        EnginePlanStatement::SetVariable(set) => &set.variable,
+        EnginePlanStatement::ResetVariable(reset) => &reset.variable,
+        _ => return false,
+    };
+    variable.to_lowercase().starts_with("datafusion.catalog")
 }
 
 /// The logical plan of a statement of DataFusion's. Each table is resolved once, so that the statement sees one snapshot

@@ -4,7 +4,7 @@
 //! statement's tokens are rewritten to read a table whose name ends in a suffix that no user can type, under the alias `t`.
 
 use datafusion::common::Result as EngineResult;
-use datafusion::common::plan_err;
+use datafusion::common::{not_impl_err, plan_err};
 use datafusion::logical_expr::planner::{RelationPlanner, RelationPlannerContext, RelationPlanning};
 use sqlparser::ast::{Ident, ObjectName, ObjectNamePart, TableFactor};
 use tarndb_catalog::{Error, Result};
@@ -61,8 +61,8 @@ pub(super) fn with_suffix(name: &ObjectName, suffix: &Suffix) -> Result<(ObjectN
     Ok((ObjectName(parts), original))
 }
 
-/// Refuses versions that reach DataFusion by another way than the rewritten tokens: it would ignore them and answer with
-/// the current rows.
+/// Refuses versions that reach DataFusion by another way than the rewritten tokens, and samples: it would ignore them and
+/// answer with all current rows.
 #[derive(Debug)]
 pub(super) struct RefuseVersions;
 
@@ -70,6 +70,9 @@ impl RelationPlanner for RefuseVersions {
     fn plan_relation(&self, relation: TableFactor, _context: &mut dyn RelationPlannerContext) -> EngineResult<RelationPlanning> {
         if let TableFactor::Table { version: Some(version), .. } = &relation {
             return plan_err!("time travel ({version}) works through Lakehouse::sql, not through the session's own sql()");
+        }
+        if let TableFactor::Table { sample: Some(_), name, .. } = &relation {
+            return not_impl_err!("TABLESAMPLE, as of `{name}`, is not supported yet");
         }
         Ok(RelationPlanning::Original(Box::new(relation)))
     }

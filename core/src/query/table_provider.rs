@@ -13,7 +13,8 @@ use tarndb_catalog::Result;
 use super::session::store_url;
 use crate::error::to_engine_error;
 use crate::scan::{
-    FILE_COLUMN, POSITION_COLUMN, PlanCounts, PositionScanExec, Pruner, ReadSchema, ScanRequest, ScanTask, plan, scan_exec,
+    FILE_COLUMN, POSITION_COLUMN, PlanCounts, PositionScanExec, Pruner, ReadSchema, ScanRequest, ScanTask, name_mapping, plan,
+    scan_exec,
 };
 use crate::table::{Table, engine_schema, engine_schema_with_ids};
 
@@ -26,8 +27,13 @@ pub(super) struct IcebergTableProvider {
 
 impl IcebergTableProvider {
     pub(super) fn try_new(table: Table) -> Result<Self> {
+        table.check_readable()?;
         let schema = engine_schema(table.schema())?;
         Ok(Self { table, schema })
+    }
+
+    pub(super) fn table(&self) -> &Table {
+        &self.table
     }
 }
 
@@ -151,7 +157,8 @@ impl TableProvider for PositionTableProvider {
         let partitions = session.config().target_partitions();
         let storage = self.table.env().storage.clone();
         let with_ids = engine_schema_with_ids(self.table.schema()).map_err(to_engine_error)?;
-        let read = ReadSchema { with_ids, output: Arc::clone(&self.schema) };
+        let mapping = name_mapping(self.table.metadata()).map_err(to_engine_error)?;
+        let read = ReadSchema { with_ids, output: Arc::clone(&self.schema), mapping };
         let scan = PositionScanExec::try_new(storage, &read, projection, tasks, partitions).map_err(to_engine_error)?;
         Ok(Arc::new(scan))
     }

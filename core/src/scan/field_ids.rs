@@ -17,7 +17,10 @@ use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
 use datafusion_physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
+use iceberg::spec::NameMapping;
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
+
+use super::name_mapping;
 
 fn field_id(field: &Field) -> Option<i32> {
     field.metadata().get(PARQUET_FIELD_ID_META_KEY)?.parse().ok()
@@ -50,13 +53,15 @@ fn same(file: &Field, logical: &Field) -> bool {
     }
 }
 
-/// Brings an array of a file to the type of the table's field.
-fn adapt(array: &ArrayRef, logical: &Field) -> EngineResult<ArrayRef> {
-    match (array.data_type(), logical.data_type()) {
+/// Brings an array of a file, whose fields have ids as `file` says, to the type of the table's field.
+fn adapt(array: &ArrayRef, file: &DataType, logical: &Field) -> EngineResult<ArrayRef> {
+    match (file, logical.data_type()) {
         (DataType::Struct(file_fields), DataType::Struct(fields)) => {
             let source = array.as_struct();
             let children = fields.iter().map(|field| match find(file_fields, field) {
-                Some(index) => adapt(source.column(index), field),
+                Some(index) => {
+                    adapt(source.column(index), file_fields.get(index).map_or(&DataType::Null, |f| f.data_type()), field)
+                }
                 None if !field.is_nullable() && source.len() > source.null_count() => missing(field),
                 None => Ok(new_null_array(field.data_type(), source.len())),
             });
@@ -66,21 +71,22 @@ fn adapt(array: &ArrayRef, logical: &Field) -> EngineResult<ArrayRef> {
             }
             Ok(Arc::new(StructArray::try_new(fields.clone(), children, source.nulls().cloned())?))
         }
-        (DataType::List(_), DataType::List(element)) => {
+        (DataType::List(file), DataType::List(element)) => {
             let source = array.as_list::<i32>();
-            let values = adapt(source.values(), element)?;
+            let values = adapt(source.values(), file.data_type(), element)?;
             let adapted = ListArray::try_new(Arc::clone(element), source.offsets().clone(), values, source.nulls().cloned())?;
             Ok(Arc::new(adapted))
         }
-        (DataType::Map(..), DataType::Map(entries, sorted)) => {
+        (DataType::Map(file, _), DataType::Map(entries, sorted)) => {
             let source = array.as_map();
-            let DataType::Struct(pair) = entries.data_type() else {
+            let (DataType::Struct(file), DataType::Struct(pair)) = (file.data_type(), entries.data_type()) else {
                 return exec_err!("a map without entries");
             };
-            let [key, value] = pair.as_ref() else {
+            let ([file_key, file_value], [key, value]) = (file.as_ref(), pair.as_ref()) else {
                 return exec_err!("a map without keys and values");
             };
-            let columns = vec![adapt(source.keys(), key)?, adapt(source.values(), value)?];
+            let keys = adapt(source.keys(), file_key.data_type(), key)?;
+            let columns = vec![keys, adapt(source.values(), file_value.data_type(), value)?];
             let pairs = StructArray::try_new(pair.clone(), columns, source.entries().nulls().cloned())?;
             let adapted =
                 MapArray::try_new(Arc::clone(entries), source.offsets().clone(), pairs, source.nulls().cloned(), *sorted)?;
@@ -96,16 +102,21 @@ fn missing<T>(field: &Field) -> EngineResult<T> {
 }
 
 /// An array of a file as the table's field with ids says, in the type that `plain` gives it without them.
-fn adapt_to(array: &ArrayRef, with_ids: &Field, plain: &DataType) -> EngineResult<ArrayRef> {
-    let adapted = adapt(array, with_ids)?;
+fn adapt_to(array: &ArrayRef, file: &Field, with_ids: &Field, plain: &DataType) -> EngineResult<ArrayRef> {
+    let adapted = adapt(array, file.data_type(), with_ids)?;
     if adapted.data_type() == plain { Ok(adapted) } else { Ok(cast(&adapted, plain)?) }
 }
 
 /// Rows of a file in the table's schema: `with_ids` finds the columns, `schema` is what comes out.
-pub(super) fn adapt_batch(batch: &RecordBatch, with_ids: &SchemaRef, schema: &SchemaRef) -> EngineResult<RecordBatch> {
-    let file = batch.schema();
+pub(super) fn adapt_batch(
+    batch: &RecordBatch,
+    with_ids: &SchemaRef,
+    schema: &SchemaRef,
+    mapping: Option<&NameMapping>,
+) -> EngineResult<RecordBatch> {
+    let file = name_mapping::apply(&batch.schema(), mapping);
     let columns = with_ids.fields().iter().zip(schema.fields()).map(|(field, plain)| match find(file.fields(), field) {
-        Some(index) => adapt_to(batch.column(index), field, plain.data_type()),
+        Some(index) => adapt_to(batch.column(index), file.field(index), field, plain.data_type()),
         None if field.is_nullable() => Ok(new_null_array(plain.data_type(), batch.num_rows())),
         None => missing(field),
     });
@@ -123,10 +134,12 @@ pub(super) fn needed_columns(file: &ArrowSchema, schema: &SchemaRef) -> Vec<usiz
 pub(super) struct FieldIdAdapterFactory {
     /// The table's schema with the ids of nested fields too.
     pub(super) with_ids: SchemaRef,
+    pub(super) mapping: Option<Arc<NameMapping>>,
 }
 
 impl PhysicalExprAdapterFactory for FieldIdAdapterFactory {
     fn create(&self, logical: SchemaRef, physical: SchemaRef) -> EngineResult<Arc<dyn PhysicalExprAdapter>> {
+        let physical = name_mapping::apply(&physical, self.mapping.as_deref());
         let columns = logical
             .fields()
             .iter()
@@ -171,7 +184,12 @@ impl FieldIdAdapter {
             return Ok(column);
         }
         if file_field.data_type().is_nested() || logical.data_type().is_nested() {
-            return Ok(Arc::new(AdaptExpr { child: column, with_ids: Arc::clone(with_ids), to: Arc::clone(logical) }));
+            return Ok(Arc::new(AdaptExpr {
+                child: column,
+                file: Arc::new(file_field.clone()),
+                with_ids: Arc::clone(with_ids),
+                to: Arc::clone(logical),
+            }));
         }
         Ok(Arc::new(CastExpr::new(column, logical.data_type().clone(), None)))
     }
@@ -191,13 +209,14 @@ impl PhysicalExprAdapter for FieldIdAdapter {
 #[derive(Debug, Clone, Eq)]
 struct AdaptExpr {
     child: Arc<dyn PhysicalExpr>,
+    file: FieldRef,
     with_ids: FieldRef,
     to: FieldRef,
 }
 
 impl PartialEq for AdaptExpr {
     fn eq(&self, other: &Self) -> bool {
-        self.child.eq(&other.child) && self.with_ids == other.with_ids && self.to == other.to
+        self.child.eq(&other.child) && self.file == other.file && self.with_ids == other.with_ids && self.to == other.to
     }
 }
 
@@ -229,7 +248,7 @@ impl PhysicalExpr for AdaptExpr {
 
     fn evaluate(&self, batch: &RecordBatch) -> EngineResult<ColumnarValue> {
         let array = self.child.evaluate(batch)?.into_array(batch.num_rows())?;
-        Ok(ColumnarValue::Array(adapt_to(&array, &self.with_ids, self.to.data_type())?))
+        Ok(ColumnarValue::Array(adapt_to(&array, &self.file, &self.with_ids, self.to.data_type())?))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
@@ -238,7 +257,7 @@ impl PhysicalExpr for AdaptExpr {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> EngineResult<Arc<dyn PhysicalExpr>> {
         let child = children.pop().ok_or_else(|| exec_datafusion_err!("an adapted column without its column"))?;
-        Ok(Arc::new(Self { child, with_ids: Arc::clone(&self.with_ids), to: Arc::clone(&self.to) }))
+        Ok(Arc::new(Self { child, ..self.as_ref().clone() }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,11 +5,13 @@
 //! * [`deletes`]: which delete files apply to which data file, and their positions.
 //! * [`source`]: DataFusion's own Parquet source, wrapped so that deletes, NaN and nested columns stay right.
 //! * [`field_ids`]: columns of a file found by field id.
+//! * [`name_mapping`]: ids for files that have none.
 //! * [`positions`]: rows with their file and position, for row-level changes.
 
 mod bounds;
 mod deletes;
 mod field_ids;
+mod name_mapping;
 mod partition_range;
 mod plan;
 mod positions;
@@ -18,6 +20,7 @@ mod source;
 mod statistics;
 
 pub(crate) use deletes::{DeleteLoader, FILE_PATH_FIELD_ID, POS_FIELD_ID, single_data_file};
+pub(crate) use name_mapping::of_table as name_mapping;
 pub(crate) use plan::{PlanCounts, ScanTask, plan};
 pub(crate) use positions::{FILE_COLUMN, POSITION_COLUMN, PositionScanExec, ReadSchema, open_rows};
 pub(crate) use pruning::Pruner;

@@ -10,14 +10,15 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use iceberg::spec::NameMapping;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::ParquetObjectReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use tarndb_catalog::{Error, Result, Storage};
 
 use super::deletes::{DeleteLoader, selectors};
-use super::field_ids;
 use super::plan::ScanTask;
+use super::{field_ids, name_mapping};
 use crate::error::to_engine_error;
 
 /// The column with the location of a row's file, in scans for row-level changes.
@@ -30,6 +31,8 @@ pub(crate) const POSITION_COLUMN: &str = "_tarndb_pos";
 pub(crate) struct ReadSchema {
     pub(crate) with_ids: SchemaRef,
     pub(crate) output: SchemaRef,
+    /// Ids for files that have none.
+    pub(crate) mapping: Option<Arc<NameMapping>>,
 }
 
 /// The live rows of one data file; with `with_positions`, file and position of each row follow.
@@ -60,7 +63,8 @@ pub(crate) async fn open_rows(
     }
     let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await.map_err(parquet)?;
     let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-    let roots = field_ids::needed_columns(builder.schema(), &schema.with_ids);
+    let file = name_mapping::apply(builder.schema(), schema.mapping.as_deref());
+    let roots = field_ids::needed_columns(&file, &schema.with_ids);
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
     let mut builder = builder.with_projection(mask).with_batch_size(batch_size);
     if !deleted.is_empty() {
@@ -76,7 +80,7 @@ pub(crate) async fn open_rows(
 }
 
 fn complete(batch: &RecordBatch, schema: &ReadSchema, location: &str, with_positions: bool) -> EngineResult<RecordBatch> {
-    let adapted = field_ids::adapt_batch(batch, &schema.with_ids, &schema.output)?;
+    let adapted = field_ids::adapt_batch(batch, &schema.with_ids, &schema.output, schema.mapping.as_deref())?;
     if !with_positions {
         return Ok(adapted);
     }
@@ -148,7 +152,7 @@ impl PositionScanExec {
             deletes: Arc::new(DeleteLoader::new(storage.clone())),
             storage,
             groups: groups.into_iter().map(|(_, group)| group).collect(),
-            read: ReadSchema { with_ids, output: schema },
+            read: ReadSchema { with_ids, output: schema, mapping: table_schema.mapping.clone() },
             output,
             properties: Arc::new(properties),
         })

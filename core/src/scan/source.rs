@@ -18,7 +18,6 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
-use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder};
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
@@ -28,6 +27,7 @@ use tarndb_catalog::Result;
 
 use super::deletes::{DeleteLoader, access_plan};
 use super::field_ids::FieldIdAdapterFactory;
+use super::name_mapping;
 use super::plan::{PlanCounts, ScanTask};
 use super::pruning::casts_keep_order;
 use super::statistics;
@@ -64,14 +64,6 @@ pub(crate) fn scan_exec(
             *slot = true;
         }
     }
-    if tasks.is_empty() {
-        // A scan of no partitions at all is a plan that DataFusion refuses below an aggregate.
-        let output = match projection {
-            Some(projection) => Arc::new(schema.project(projection).map_err(|e| engine_error(e.into()))?),
-            None => schema,
-        };
-        return Ok(Arc::new(EmptyExec::new(output)));
-    }
     let (per_file, total) = statistics::of_scan(table, &schema, &needed, &tasks);
     let groups = file_groups(table, session.config().target_partitions(), tasks, per_file)?;
 
@@ -97,7 +89,10 @@ pub(crate) fn scan_exec(
     let config = FileScanConfigBuilder::new(store_url, Arc::new(source))
         .with_file_groups(groups)
         .with_statistics(total)
-        .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory { with_ids: engine_schema_with_ids(table.schema())? })))
+        .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory {
+            with_ids: engine_schema_with_ids(table.schema())?,
+            mapping: name_mapping::of_table(table.metadata())?,
+        })))
         .with_projection_indices(projection.cloned())
         .map_err(engine_error)?
         .with_limit(limit)

@@ -13,13 +13,19 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
 use iceberg::TableIdent;
 use iceberg::spec::{FormatVersion, Schema, Snapshot, SnapshotRef, TableMetadata};
-use tarndb_catalog::{Error, LoadedTable, Result};
+use tarndb_catalog::{Error, ErrorKind, LoadedTable, Result};
 
 pub(crate) use environment::Environment;
 pub(crate) use partition::{partition_scalar, schema_for_spec};
 pub(crate) use partition_text::partition_parts;
 pub(crate) use schema::{arrow_schema, engine_schema, engine_schema_with_ids, iceberg_type};
 pub use time_travel::Version;
+
+/// The name of a table stands for another one than before.
+pub(crate) fn replaced(ident: &TableIdent) -> Error {
+    let message = format!("the table `{ident}` was dropped or renamed, and another was created under its name");
+    Error::new(ErrorKind::CommitConflict, message)
+}
 
 /// A table at one moment: immutable metadata and the snapshot that is read.
 ///
@@ -46,7 +52,11 @@ impl Table {
     pub fn at(&self, version: &Version) -> Result<Self> {
         let snapshot =
             time_travel::resolve(self.metadata(), version).map_err(|e| e.with_context("table", self.ident().to_string()))?;
-        let schema = snapshot.schema(self.metadata())?;
+        // A branch goes on in the table's current schema; a tag or an older snapshot is read as it was.
+        let schema = match version {
+            Version::Ref(name) if time_travel::is_branch(self.metadata(), name) => Arc::clone(self.metadata().current_schema()),
+            _ => snapshot.schema(self.metadata())?,
+        };
         Ok(Self { snapshot: Some(snapshot), schema, ..self.clone() })
     }
 
@@ -97,13 +107,43 @@ impl Table {
     }
 
     /// The state that the catalog has now.
+    ///
+    /// # Errors
+    /// `CommitConflict` when the name stands for another table by now.
     pub(crate) async fn refresh(&self) -> Result<Self> {
         let loaded = self.env.catalog.load_table(self.ident()).await?;
+        if loaded.metadata.uuid() != self.metadata().uuid() {
+            return Err(replaced(self.ident()));
+        }
         Ok(Self::new(Arc::clone(&self.env), loaded))
     }
 
-    /// Refuses to change tables of a format version whose rules for writers are not implemented.
+    /// Refuses to read what would be read wrongly.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        let default = self
+            .schema
+            .field_id_to_name_map()
+            .keys()
+            .find_map(|id| self.schema.field_by_id(*id).filter(|field| field.initial_default.is_some()));
+        match default {
+            Some(field) => {
+                Err(Error::unsupported(format!("column `{}` has an initial default, which cannot be read yet", field.name))
+                    .with_context("table", self.ident().to_string()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to change tables whose rules for writers are not implemented: of other format versions, or with files in
+    /// other places than the table's own folder.
     pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_readable()?;
+        for property in [properties::WRITE_DATA_PATH, properties::WRITE_METADATA_PATH, properties::OBJECT_STORAGE_PATH] {
+            if let Some(path) = self.metadata().properties().get(property) {
+                return Err(Error::unsupported(format!("tables with `{property}` (`{path}`) cannot be changed yet"))
+                    .with_context("table", self.ident().to_string()));
+            }
+        }
         match self.metadata().format_version() {
             FormatVersion::V2 => Ok(()),
             other => Err(Error::unsupported(format!(

@@ -12,6 +12,10 @@ pub enum Version {
     TimestampMs(i64),
 }
 
+pub(crate) fn is_branch(metadata: &TableMetadata, name: &str) -> bool {
+    super::inspect::references(metadata).iter().any(|(reference, to)| reference == name && to.is_branch())
+}
+
 pub(crate) fn resolve(metadata: &TableMetadata, version: &Version) -> Result<SnapshotRef> {
     match version {
         Version::Snapshot(id) => metadata

@@ -1,7 +1,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use async_trait::async_trait;
-use iceberg::spec::{MAIN_BRANCH, SnapshotRetention, TableMetadata};
+use iceberg::spec::{MAIN_BRANCH, SnapshotRef, SnapshotRetention, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
 use tarndb_catalog::{Error, Result};
 
@@ -25,6 +25,12 @@ impl ExpireSnapshots {
     /// `older_than_ms` and `retain_last` replace the table's properties where given.
     pub(crate) fn new(older_than_ms: Option<i64>, retain_last: Option<usize>) -> Self {
         Self { older_than_ms, retain_last, removed: BTreeSet::new(), removed_refs: BTreeSet::new() }
+    }
+
+    /// The snapshots that would go now.
+    pub(crate) fn expired(&self, metadata: &TableMetadata, now_ms: i64) -> Result<Vec<SnapshotRef>> {
+        let (retained, _) = self.retained(metadata, now_ms)?;
+        Ok(metadata.snapshots().filter(|snapshot| !retained.contains(&snapshot.snapshot_id())).cloned().collect())
     }
 
     fn retained(&self, metadata: &TableMetadata, now_ms: i64) -> Result<(HashSet<i64>, Vec<String>)> {

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter, ManifestWriterBuilder, TableMetadata,
+    DataFile, DataFileBuilder, FormatVersion, Literal, ManifestContentType, ManifestFile, ManifestListWriter,
+    ManifestWriterBuilder, PrimitiveLiteral, PrimitiveType, Struct, StructType, TableMetadata, Type,
 };
 use tarndb_catalog::{Error, Result};
 
@@ -31,6 +32,65 @@ pub(super) enum EntryChange {
     },
 }
 
+impl EntryChange {
+    /// Its partition values in the types that they have by now: an `int` column may have become `long` since.
+    fn promoted(mut self, spec_id: i32, types: &StructType) -> Result<Self> {
+        let (Self::Added { file, .. } | Self::Existing { file, .. } | Self::Removed { file, .. }) = &mut self;
+        let promote = |value: Option<&Literal>, to: &Type| match (value, to) {
+            (Some(Literal::Primitive(PrimitiveLiteral::Int(n))), Type::Primitive(PrimitiveType::Long)) => {
+                Some(Some(Literal::long(i64::from(*n))))
+            }
+            (Some(Literal::Primitive(PrimitiveLiteral::Float(f))), Type::Primitive(PrimitiveType::Double)) => {
+                Some(Some(Literal::double(f64::from(f.into_inner()))))
+            }
+            _ => None,
+        };
+        let mut changed = false;
+        let mut values = Vec::with_capacity(types.fields().len());
+        for (value, field) in file.partition().iter().zip(types.fields()) {
+            let promoted = promote(value, &field.field_type);
+            changed |= promoted.is_some();
+            values.push(promoted.unwrap_or_else(|| value.cloned()));
+        }
+        if !changed {
+            return Ok(self);
+        }
+        let partition = Struct::from_iter(values);
+        *file = with_partition(file, spec_id, partition)?;
+        Ok(self)
+    }
+}
+
+/// The file with other partition values: the format library offers no way to change one.
+fn with_partition(file: &DataFile, spec_id: i32, partition: Struct) -> Result<DataFile> {
+    let mut builder = DataFileBuilder::default();
+    builder
+        .content(file.content_type())
+        .file_path(file.file_path().to_string())
+        .file_format(file.file_format())
+        .partition(partition)
+        .partition_spec_id(spec_id)
+        .record_count(file.record_count())
+        .file_size_in_bytes(file.file_size_in_bytes())
+        .column_sizes(file.column_sizes().clone())
+        .value_counts(file.value_counts().clone())
+        .null_value_counts(file.null_value_counts().clone())
+        .nan_value_counts(file.nan_value_counts().clone())
+        .lower_bounds(file.lower_bounds().clone())
+        .upper_bounds(file.upper_bounds().clone())
+        .key_metadata(file.key_metadata().map(<[u8]>::to_vec))
+        .split_offsets(file.split_offsets().map(<[i64]>::to_vec))
+        .equality_ids(file.equality_ids())
+        .first_row_id(file.first_row_id())
+        .referenced_data_file(file.referenced_data_file())
+        .content_offset(file.content_offset())
+        .content_size_in_bytes(file.content_size_in_bytes());
+    if let Some(id) = file.sort_order_id() {
+        builder.sort_order_id(id);
+    }
+    builder.build().map_err(|e| Error::internal("a data file could not be described").with_source(e))
+}
+
 pub(super) async fn write(
     metadata: &TableMetadata,
     spec_id: i32,
@@ -50,8 +110,9 @@ pub(super) async fn write(
         (FormatVersion::V2, ManifestContentType::Deletes) => builder.build_v2_deletes(),
         (other, _) => return Err(Error::unsupported(format!("manifests of format version {} cannot be written", other as u8))),
     };
+    let types = spec.partition_type(schema_for_spec(metadata, spec_id)?.as_ref())?;
     for entry in entries {
-        match entry {
+        match entry.promoted(spec_id, &types)? {
             EntryChange::Added { file, sequence_number } => writer.add_file(file, sequence_number.unwrap_or(-1))?,
             EntryChange::Existing { file, snapshot_id, sequence_number, file_sequence_number } => {
                 writer.add_existing_file(file, snapshot_id, sequence_number, file_sequence_number)?;

@@ -42,7 +42,7 @@ pub(crate) use expire_snapshots::ExpireSnapshots;
 pub(crate) use rewrite_files::RewriteFiles;
 pub(crate) use row_delta::{ConflictFilter, RowDelta};
 
-use crate::table::{Environment, Table};
+use crate::table::{Environment, Table, replaced};
 use retry::Backoff;
 use snapshot::SnapshotProducer;
 
@@ -100,6 +100,19 @@ pub(crate) struct Committed {
     pub(crate) table: LoadedTable,
     /// How many attempts it took.
     pub(crate) attempts: u32,
+}
+
+/// Whether what failed on `table` may go well on the table's new state: another writer came first, or a file is gone
+/// because its snapshot has expired meanwhile.
+pub(crate) async fn met_another_writer(error: &Error, table: &Table) -> bool {
+    match error.kind() {
+        ErrorKind::CommitConflict => true,
+        ErrorKind::NotFound | ErrorKind::DataInvalid => {
+            let now = table.refresh().await;
+            now.is_ok_and(|now| now.metadata_location() != table.metadata_location())
+        }
+        _ => false,
+    }
 }
 
 /// Collects actions on one table and commits them.
@@ -163,7 +176,7 @@ impl Transaction {
         loop {
             let base = self.env.catalog.load_table(&self.start.ident).await?;
             if base.metadata.uuid() != self.start.metadata.uuid() {
-                return Err(Error::new(ErrorKind::CommitConflict, "the table was dropped and created again"));
+                return Err(replaced(&self.start.ident));
             }
             let mut attempt = Attempt {
                 env: &self.env,
@@ -173,11 +186,9 @@ impl Transaction {
                 files: Vec::new(),
             };
             if let Err(error) = Self::prepare(&mut self.actions, &mut attempt).await {
-                // What this attempt read may be gone because its snapshot has expired meanwhile.
-                let missing = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataInvalid);
-                let moved =
-                    missing && self.env.catalog.load_table(&self.start.ident).await?.metadata_location != base.metadata_location;
-                if !moved {
+                let snapshot_expired = error.kind() != ErrorKind::CommitConflict
+                    && met_another_writer(&error, &Table::new(Arc::clone(&self.env), base.clone())).await;
+                if !snapshot_expired {
                     return Err(error);
                 }
                 backoff.pause(self.env.storage.ids(), "the snapshot that the attempt started from has expired").await?;
@@ -239,7 +250,9 @@ impl Transaction {
                     return Ok(Some(now));
                 }
                 if now.metadata_location != base.metadata_location {
-                    return Ok(None);
+                    let mut producers = self.actions.iter().filter_map(|action| action.producer());
+                    let lost = producers.all(|producer| producer.is_lost(&now.metadata));
+                    return if lost { Ok(None) } else { Err(unknown(cause)) };
                 }
             }
             if backoff.pause(self.env.storage.ids(), "the catalog does not answer").await.is_err() {

@@ -52,6 +52,8 @@ pub(crate) struct SnapshotProducer {
     snapshot_id: i64,
     location: String,
     attempts: u32,
+    /// That of the last attempt.
+    sequence_number: i64,
     manifests_named: AtomicU32,
     added: Option<Vec<OwnManifest>>,
     filtered: HashMap<String, Filtered>,
@@ -65,6 +67,7 @@ impl SnapshotProducer {
             snapshot_id: table.env().storage.ids().snapshot_id(),
             location: format!("{}/metadata", table.location().trim_end_matches('/')),
             attempts: 0,
+            sequence_number: 0,
             manifests_named: AtomicU32::new(0),
             added: None,
             filtered: HashMap::new(),
@@ -78,6 +81,13 @@ impl SnapshotProducer {
             || metadata.snapshots().any(|snapshot| snapshot.parent_snapshot_id() == Some(self.snapshot_id))
     }
 
+    /// Whether the table, which has moved on, shows that the last attempt did not take effect: its sequence number is still
+    /// free, or another snapshot has it. Where all that came since has expired, nobody can tell.
+    pub(super) fn is_lost(&self, metadata: &TableMetadata) -> bool {
+        metadata.last_sequence_number() < self.sequence_number
+            || metadata.snapshots().any(|snapshot| snapshot.sequence_number() == self.sequence_number)
+    }
+
     pub(super) fn new_files(&self) -> Vec<String> {
         let files = self.change.added_data.iter().chain(&self.change.added_deletes);
         files.map(|written| written.file.file_path().to_string()).collect()
@@ -86,6 +96,7 @@ impl SnapshotProducer {
     pub(super) async fn apply(&mut self, attempt: &mut Attempt<'_>) -> Result<()> {
         self.attempts += 1;
         let metadata = std::sync::Arc::clone(&attempt.current);
+        self.sequence_number = metadata.next_sequence_number();
         let parent = metadata.current_snapshot();
         let mut summary = SummaryBuilder::new(parent.map(|s| s.summary()));
         let existing = match parent {

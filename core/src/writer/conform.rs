@@ -14,7 +14,7 @@ pub(crate) enum Matching {
     ByPosition,
 }
 
-/// The batch in the table's schema. Values are cast where that loses nothing.
+/// The batch in the table's schema. Values are cast where that loses nothing, and refused where it would.
 ///
 /// # Errors
 /// `InvalidInput`, naming the column, when a column is unknown or missing, a value does not fit, or a NULL stands in a
@@ -35,6 +35,12 @@ pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef, matching: Matchin
             schema.fields().iter().zip(batch.columns()).map(|(field, array)| column(array, field)).collect()
         }
         Matching::ByName => {
+            let given = batch.schema();
+            let twice =
+                given.fields().iter().enumerate().find(|(i, f)| given.fields().iter().take(*i).any(|g| g.name() == f.name()));
+            if let Some((_, field)) = twice {
+                return Err(Error::invalid_input(format!("column `{}` is given twice", field.name())));
+            }
             if let Some(unknown) = batch.schema().fields().iter().find(|f| schema.field_with_name(f.name()).is_err()) {
                 return Err(Error::invalid_input(format!(
                     "the table has no column `{}`; it has {}",
@@ -129,8 +135,53 @@ fn convert(array: &ArrayRef, field: &Field) -> Result<ArrayRef> {
             }
             cast_with_options(array, field.data_type(), &STRICT).map_err(not_fitting)
         }
-        (_, to) => cast_with_options(array, to, &STRICT).map_err(not_fitting),
+        (from, to) if !comparable(from, to) => {
+            Err(Error::invalid_input(format!("column `{}` is {from} and the table's is {to}: cast it first", field.name())))
+        }
+        (from, to) => {
+            let converted = cast_with_options(array, to, &STRICT).map_err(not_fitting)?;
+            check_lossless(array, from, &converted, field)?;
+            Ok(converted)
+        }
     }
+}
+
+/// Whether values of one type can be told in the other without a question of what they mean.
+fn comparable(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Binary, Date32, Date64, FixedSizeBinary, LargeBinary, Null, Time32, Time64, Timestamp};
+    let number = |of: &DataType| of.is_numeric();
+    let bytes = |of: &DataType| matches!(of, Binary | LargeBinary | DataType::BinaryView | FixedSizeBinary(_));
+    match (from, to) {
+        (Null, _) => true,
+        (from, to) if number(from) && number(to) => true,
+        (from, to) if from.is_string() && to.is_string() => true,
+        (from, to) if bytes(from) && bytes(to) => true,
+        (Date32 | Date64, Date32 | Date64) | (Time32(_) | Time64(_), Time32(_) | Time64(_)) => true,
+        (Date32 | Date64, Timestamp(_, None)) | (Timestamp(_, None), Date32 | Date64) => true,
+        (Timestamp(_, from), Timestamp(_, to)) => from.is_some() == to.is_some(),
+        (from, to) => from == to,
+    }
+}
+
+/// Refuses a value that the cast changed: cast back, it has to be what it was.
+fn check_lossless(array: &ArrayRef, from: &DataType, converted: &ArrayRef, field: &Field) -> Result<()> {
+    let not_fitting = |e: arrow::error::ArrowError| {
+        Error::invalid_input(format!("column `{}` does not fit {}: {e}", field.name(), field.data_type())).with_source(e)
+    };
+    if from == &DataType::Null {
+        return Ok(());
+    }
+    let back = cast_with_options(converted, from, &CastOptions::default()).map_err(not_fitting)?;
+    let changed = arrow::compute::kernels::cmp::distinct(array, &back).map_err(not_fitting)?;
+    let Some(row) = changed.values().set_indices().next() else {
+        return Ok(());
+    };
+    let value = arrow::util::display::array_value_to_string(array, row).map_err(not_fitting)?;
+    Err(Error::invalid_input(format!(
+        "column `{}` has the value {value}, which {} cannot hold exactly: cast the column first",
+        field.name(),
+        field.data_type()
+    )))
 }
 
 const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };

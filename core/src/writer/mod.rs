@@ -35,6 +35,9 @@ use rolling::RollingWriter;
 /// Bytes buffered in open files before the largest of them is closed, however much memory the pool has.
 const BUFFER_LIMIT_BYTES: usize = 512 * 1024 * 1024;
 
+/// Files open at once: each has buffers for every column, however few rows it has.
+const MAX_OPEN_FILES: usize = 256;
+
 /// How many files are closed, which syncs them, at once.
 const CLOSE_CONCURRENCY: usize = 16;
 
@@ -50,7 +53,7 @@ pub(crate) async fn write_rows(
     memory: &Arc<dyn MemoryPool>,
 ) -> Result<Vec<WrittenFile>> {
     let reservation = MemoryConsumer::new(format!("writer of {}", table.ident())).with_can_spill(true).register(memory);
-    let mut open = OpenFiles { table, writers: HashMap::new(), reservation };
+    let mut open = OpenFiles { table, writers: HashMap::new(), open: 0, reservation };
     let written = open.write_all(rows).await;
     match written {
         Ok(files) => Ok(files),
@@ -67,6 +70,7 @@ pub(crate) async fn write_rows(
 struct OpenFiles<'a> {
     table: &'a Table,
     writers: HashMap<Struct, RollingWriter>,
+    open: usize,
     reservation: MemoryReservation,
 }
 
@@ -81,19 +85,33 @@ impl OpenFiles<'_> {
                     self.writers.insert(partition.clone(), writer);
                 }
                 if let Some(writer) = self.writers.get_mut(&partition) {
+                    self.open += usize::from(!writer.is_open());
                     writer.write(&batch).await?;
+                    self.open -= usize::from(!writer.is_open());
+                }
+                if self.open > MAX_OPEN_FILES {
+                    self.close_all_but(MAX_OPEN_FILES / 2).await?;
                 }
             }
             self.limit_memory().await?;
         }
-        let mut closing = Vec::with_capacity(self.writers.len());
-        for writer in self.writers.values_mut() {
-            closing.push(writer.close_file());
-        }
-        stream::iter(closing).buffer_unordered(CLOSE_CONCURRENCY).try_collect::<Vec<()>>().await?;
+        self.close_all_but(0).await?;
         let mut files: Vec<WrittenFile> = self.writers.values_mut().flat_map(RollingWriter::take_files).collect();
         files.sort_by(|a, b| a.file.file_path().cmp(b.file.file_path()));
         Ok(files)
+    }
+
+    /// Closes all files but the `keep` with the fewest rows in their buffers.
+    async fn close_all_but(&mut self, keep: usize) -> Result<()> {
+        let mut open: Vec<&mut RollingWriter> = self.writers.values_mut().filter(|writer| writer.is_open()).collect();
+        open.sort_by_key(|writer| writer.buffered_bytes());
+        let mut closing = Vec::with_capacity(open.len());
+        for writer in open.into_iter().skip(keep) {
+            closing.push(writer.close_file());
+        }
+        self.open -= closing.len();
+        stream::iter(closing).buffer_unordered(CLOSE_CONCURRENCY).try_collect::<Vec<()>>().await?;
+        Ok(())
     }
 
     async fn limit_memory(&mut self) -> Result<()> {
@@ -103,6 +121,7 @@ impl OpenFiles<'_> {
             let Some(largest) = largest.filter(|writer| writer.buffered_bytes() > 0) else { break };
             total -= largest.buffered_bytes();
             largest.close_file().await?;
+            self.open -= 1;
         }
         Ok(())
     }

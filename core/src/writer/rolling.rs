@@ -107,6 +107,10 @@ impl RollingWriter {
         Ok(())
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.current.is_some()
+    }
+
     pub(super) fn buffered_bytes(&self) -> usize {
         self.current.as_ref().map_or(0, |file| file.writer.memory_size())
     }

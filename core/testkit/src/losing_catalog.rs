@@ -71,8 +71,12 @@ impl Catalog for LosingCatalog {
         self.inner.create_table(ident, metadata, files).await
     }
 
-    async fn drop_table(&self, ident: &TableIdent) -> Result<()> {
+    async fn drop_table(&self, ident: &TableIdent) -> Result<String> {
         self.inner.drop_table(ident).await
+    }
+
+    async fn metadata_location(&self, ident: &TableIdent) -> Result<String> {
+        self.inner.metadata_location(ident).await
     }
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {

@@ -121,6 +121,8 @@ async fn one_file_is_opened_for_one_value() {
         };
         (metric("iceberg_files"), metric("iceberg_files_pruned"))
     };
+    let plan = rows(&lake, "EXPLAIN ANALYZE SELECT * FROM t WHERE id = 7777777").await.unwrap();
+    assert_eq!(files(naive::lines(&plan).join("\n")), (8, 8), "nothing is left to read");
     for predicate in ["id = 77", "id IN (77)", "id = 77 AND s > 'a'"] {
         let plan =
             naive::lines(&rows(&lake, &format!("EXPLAIN ANALYZE SELECT * FROM t WHERE {predicate}")).await.unwrap()).join("\n");
@@ -143,6 +145,17 @@ async fn bloom_filters_prune_row_groups() {
     let plan = naive::lines(&explained).join("\n");
     assert!(plan.contains("row_groups_pruned_bloom_filter=1 total \u{2192} 0 matched"), "{plan}");
     assert_eq!(number(&lake, "SELECT count(*) FROM t WHERE s = 's3000'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_nested_too_deep_are_refused() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    for (open, close) in [("ARRAY<", ">"), ("STRUCT<a: ", ">"), ("MAP<INT, ", ">"), ("", "[]")] {
+        let statement = format!("CREATE TABLE t (a {}INT{})", open.repeat(20_000), close.repeat(20_000));
+        let error = rows(&lake, &statement).await.unwrap_err();
+        assert_eq!(error.kind(), tarndb_core::ErrorKind::Unsupported, "{error:?}");
+    }
+    run(&lake, &[&format!("CREATE TABLE t (a {}INT{})", "ARRAY<".repeat(20), ">".repeat(20))]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

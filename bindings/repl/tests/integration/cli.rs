@@ -8,8 +8,8 @@ fn formats() {
     let expected = [
         ("table", "+---+------+\n| a | b    |\n+==========+\n| 1 | x    |\n| 2 | NULL |\n+---+------+\n2 rows\n"),
         ("csv", "a,b\n1,x\n2,\n"),
-        ("json", "[{\"a\":1,\"b\":\"x\"},{\"a\":2}]\n"),
-        ("ndjson", "{\"a\":1,\"b\":\"x\"}\n{\"a\":2}\n"),
+        ("json", "[{\"a\":1,\"b\":\"x\"},{\"a\":2,\"b\":null}]\n"),
+        ("ndjson", "{\"a\":1,\"b\":\"x\"}\n{\"a\":2,\"b\":null}\n"),
         ("markdown", "| a | b    |\n|---|------|\n| 1 | x    |\n| 2 | NULL |\n"),
         ("vertical", "-- row 1 --\na: 1\nb: x\n-- row 2 --\na: 2\nb: NULL\n"),
     ];

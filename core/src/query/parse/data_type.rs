@@ -7,12 +7,30 @@ use tarndb_catalog::{Error, Result};
 use super::names::normalize;
 use super::tokens::Tokens;
 
+/// The longest values of a fixed length, in bytes.
+const MAX_FIXED: u64 = 16 * 1024 * 1024;
+
+/// How deep types may be nested.
+const MAX_DEPTH: usize = 64;
+
 /// Parses a column type. Nested fields get the ids that follow `next_id`.
 pub(super) fn parse(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
-    let mut parsed = parse_plain(tokens, next_id)?;
+    nested(tokens, next_id, MAX_DEPTH)
+}
+
+fn nested(tokens: &mut Tokens, next_id: &mut i32, depth: usize) -> Result<Type> {
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(Error::unsupported(format!("types nested more than {MAX_DEPTH} deep are not supported")));
+    };
+    let mut parsed = parse_plain(tokens, next_id, depth)?;
+    let mut dimensions = 0;
     while tokens.peek(0) == Some(&Token::LBracket) {
         tokens.expect(&Token::LBracket)?;
         tokens.expect(&Token::RBracket)?;
+        dimensions += 1;
+        if dimensions > depth {
+            return Err(Error::unsupported(format!("types nested more than {MAX_DEPTH} deep are not supported")));
+        }
         parsed = list(parsed, next_id);
     }
     Ok(parsed)
@@ -28,7 +46,7 @@ fn list(element: Type, next_id: &mut i32) -> Type {
     Type::List(ListType { element_field })
 }
 
-fn parse_plain(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
+fn parse_plain(tokens: &mut Tokens, next_id: &mut i32, depth: usize) -> Result<Type> {
     let word = tokens.word().map_err(|_| tokens.expected("a type"))?;
     let name = normalize(&word);
     let primitive = match name.as_str() {
@@ -65,8 +83,11 @@ fn parse_plain(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
         "binary" | "varbinary" | "bytea" | "blob" => PrimitiveType::Binary,
         "fixed" => {
             tokens.expect(&Token::LParen)?;
-            let length = tokens.number("a length")?;
+            let length = tokens.number::<u64>("a length")?;
             tokens.expect(&Token::RParen)?;
+            if length == 0 || length > MAX_FIXED {
+                return Err(Error::invalid_input(format!("the length in FIXED({length}) has to be from 1 to {MAX_FIXED}")));
+            }
             PrimitiveType::Fixed(length)
         }
         "timestamp_ns" | "timestamptz_ns" | "variant" | "geometry" | "geography" => {
@@ -77,7 +98,7 @@ fn parse_plain(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
         }
         "array" | "list" => {
             tokens.expect(&Token::Lt)?;
-            let element = parse(tokens, next_id)?;
+            let element = nested(tokens, next_id, depth)?;
             close(tokens)?;
             return Ok(list(element, next_id));
         }
@@ -86,9 +107,9 @@ fn parse_plain(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
             if angle {
                 tokens.expect(&Token::Lt)?;
             }
-            let key = parse(tokens, next_id)?;
+            let key = nested(tokens, next_id, depth)?;
             tokens.expect(&Token::Comma)?;
-            let value = parse(tokens, next_id)?;
+            let value = nested(tokens, next_id, depth)?;
             if angle {
                 close(tokens)?
             } else {
@@ -98,7 +119,7 @@ fn parse_plain(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
             let value_field = Arc::new(NestedField::map_value_element(fresh(next_id), value, false));
             return Ok(Type::Map(MapType { key_field, value_field }));
         }
-        "struct" | "row" => return structure(tokens, next_id),
+        "struct" | "row" => return structure(tokens, next_id, depth),
         _ => return Err(super::wrong(format!("`{word}` is not a type"))),
     };
     Ok(Type::Primitive(primitive))
@@ -126,7 +147,7 @@ fn decimal(tokens: &mut Tokens) -> Result<PrimitiveType> {
     Ok(PrimitiveType::Decimal { precision, scale })
 }
 
-fn structure(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
+fn structure(tokens: &mut Tokens, next_id: &mut i32, depth: usize) -> Result<Type> {
     let angle = !tokens.accept_token(&Token::LParen);
     if angle {
         tokens.expect(&Token::Lt)?;
@@ -136,7 +157,7 @@ fn structure(tokens: &mut Tokens, next_id: &mut i32) -> Result<Type> {
         let name = normalize(&tokens.word()?);
         tokens.accept_token(&Token::Colon);
         let id = fresh(next_id);
-        let field_type = parse(tokens, next_id)?;
+        let field_type = nested(tokens, next_id, depth)?;
         let required = tokens.accept(&["NOT", "NULL"]);
         fields.push(Arc::new(NestedField::new(id, name, field_type, required)));
         if !tokens.accept_token(&Token::Comma) {

@@ -9,7 +9,7 @@ pub(super) fn optimize(tokens: &mut Tokens) -> Result<Statement> {
     let table = tokens.table()?;
     let mut filter = None;
     if tokens.accept(&["WHERE"]) {
-        filter = Some(tokens.rest_as_text());
+        filter = Some(tokens.expression()?);
     }
     if tokens.accept(&["ZORDER"]) || tokens.accept(&["ORDER"]) {
         return Err(Error::unsupported("OPTIMIZE with an order is not supported yet"));

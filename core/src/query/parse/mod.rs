@@ -155,8 +155,11 @@ fn classify(statement: EngineStatement) -> Result<Statement> {
     match statement {
         SqlStatement::Delete(delete) => Ok(Statement::Delete(Box::new(delete))),
         SqlStatement::Insert(insert) => {
-            if insert.overwrite || insert.replace_into {
-                return unsupported("INSERT OVERWRITE");
+            if insert.overwrite || insert.replace_into || insert.or.is_some() {
+                return unsupported("INSERT OVERWRITE, or one that replaces rows,");
+            }
+            if insert.on.is_some() || insert.returning.is_some() {
+                return unsupported("INSERT with ON or RETURNING");
             }
             Ok(Statement::Insert(Box::new(insert)))
         }
@@ -183,8 +186,12 @@ fn classify(statement: EngineStatement) -> Result<Statement> {
         | SqlStatement::ShowVariable { .. }
         | SqlStatement::ShowFunctions { .. }
         | SqlStatement::ShowColumns { .. }) => {
-            if let SqlStatement::Explain { statement, .. } = &query {
-                classify(EngineStatement::Statement(statement.clone()))?;
+            match &query {
+                SqlStatement::Explain { statement, .. } => {
+                    classify(EngineStatement::Statement(statement.clone()))?;
+                }
+                SqlStatement::Query(query) if !query.locks.is_empty() => return unsupported("SELECT … FOR UPDATE or SHARE"),
+                _ => {}
             }
             Ok(Statement::Engine(EngineStatement::Statement(Box::new(query))))
         }

@@ -4,6 +4,7 @@ use iceberg::{NamespaceIdent, TableIdent};
 use sqlparser::ast::{Ident, ObjectName};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::RESERVED_FOR_TABLE_ALIAS;
+use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use tarndb_catalog::{Error, Result};
 
@@ -196,12 +197,13 @@ impl Tokens {
         }
     }
 
-    /// All tokens that are left, as text.
-    pub(super) fn rest_as_text(&mut self) -> String {
-        let rest = self.tokens.get(self.next..).unwrap_or_default();
-        let text = rest.iter().map(|t| t.token.to_string()).collect::<Vec<_>>().join(" ");
-        self.next = self.tokens.len();
-        text
+    /// An expression, as SQL text.
+    pub(super) fn expression(&mut self) -> Result<String> {
+        let rest = self.tokens.get(self.next..).unwrap_or_default().to_vec();
+        let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(rest);
+        let expression = parser.parse_expr().map_err(|e| wrong(e.to_string().trim_start_matches("sql parser error: ")))?;
+        self.next += parser.index();
+        Ok(expression.to_string())
     }
 
     /// All tokens that are left, for another parser.
