@@ -26,13 +26,22 @@ def queries() -> dict[int, str]:
     return {int(part.split("\n", 1)[0]): part.split("\n", 1)[1].strip().rstrip(";") for part in parts}
 
 
-def normal(rows: list[tuple]) -> list[tuple]:
-    def value(cell):
-        if isinstance(cell, (float, decimal.Decimal)):
-            return f"{float(cell):.4g}"
-        return str(cell)
+def same(ours: list[tuple], theirs: list[tuple]) -> bool:
+    """Numbers are compared by value: an average is a decimal of few digits here and a double there."""
 
-    return sorted(tuple(value(cell) for cell in row) for row in rows)
+    def key(row: tuple) -> tuple:
+        return tuple(f"{float(cell):.3e}" if isinstance(cell, (float, decimal.Decimal)) else str(cell) for cell in row)
+
+    def equal(mine, peer) -> bool:
+        if isinstance(mine, (float, decimal.Decimal)) and isinstance(peer, (float, decimal.Decimal)):
+            digits = [-int(cell.as_tuple().exponent) for cell in (mine, peer) if isinstance(cell, decimal.Decimal)]
+            return math.isclose(float(mine), float(peer), rel_tol=1e-9, abs_tol=10.0 ** -min(digits, default=300))
+        return str(mine) == str(peer)
+
+    if len(ours) != len(theirs):
+        return False
+    pairs = zip(sorted(ours, key=key), sorted(theirs, key=key))
+    return all(len(mine) == len(peer) and all(map(equal, mine, peer)) for mine, peer in pairs)
 
 
 def main() -> None:
@@ -87,8 +96,8 @@ def main() -> None:
                 times[index].append(time.perf_counter() - start)
         medians = [statistics.median(each[1:]) for each in times]  # the first run warms up
         for index, name in [(1, "parquet"), (2, "duckdb")]:
-            if normal(answers[0]) != normal(answers[index]):
-                raise SystemExit(f"query {number}: tarndb and {name} differ:\n{normal(answers[0])[:3]}\n{normal(answers[index])[:3]}")
+            if not same(answers[0], answers[index]):
+                raise SystemExit(f"query {number}: tarndb and {name} differ:\n{answers[0][:3]}\n{answers[index][:3]}")
         ratios.append((medians[0] / medians[1], medians[0] / medians[2]))
         totals = [total + median for total, median in zip(totals, medians)]
         print(f"{number:>5} {medians[0]:8.3f} {medians[1]:8.3f} {medians[2]:8.3f} {ratios[-1][0]:9.2f} {ratios[-1][1]:9.2f}", flush=True)

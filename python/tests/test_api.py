@@ -245,3 +245,36 @@ def test_readme_examples(readme, tmp_path, monkeypatch):
 def test_import_is_quick_and_lazy():
     code = "import sys, tarndb; sys.exit('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("i INT", 1.7), ("i INT", 2**40), ("p DECIMAL(5,2)", decimal.Decimal("1.239")), ("f FLOAT", 1e300), ("f FLOAT", 16777217.0),
+        ("d DATE", datetime.datetime(2026, 1, 1, 12, 30)), ("ts TIMESTAMP", 5), ("b BOOLEAN", 7), ("b BOOLEAN", "yes"), ("i INT", "1"),
+        ("ts TIMESTAMP", datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)), ("tz TIMESTAMPTZ", datetime.datetime(2026, 1, 1)),
+    ],
+)
+def test_values_that_would_change_are_refused(lake, column, value):
+    lake.sql(f"CREATE TABLE t ({column})")
+    name = column.split()[0]
+    with pytest.raises(tarndb.InvalidInputError, match=f"`{name}`"):
+        lake.table("t").append([{name: value}])
+    assert lake.sql("SELECT count(*) FROM t").fetchall() == [(0,)]
+
+
+def test_values_that_fit_are_taken(lake):
+    lake.sql("CREATE TABLE t (i INT, p DECIMAL(5,2), f FLOAT, d DATE)")
+    lake.table("t").append([{"i": 3.0, "p": 1.5, "f": 2, "d": datetime.datetime(2026, 1, 1)}])
+    assert lake.sql("SELECT i, p, f, d FROM t").fetchall() == [(3, decimal.Decimal("1.50"), 2.0, datetime.date(2026, 1, 1))]
+
+
+def test_a_column_given_twice_is_refused(lake):
+    lake.sql("CREATE TABLE t (id BIGINT)")
+    with pytest.raises(tarndb.InvalidInputError, match="`id` is given twice"):
+        lake.table("t").append(pyarrow.table([[1], [2]], names=["id", "id"]))
+
+
+def test_fetchone(lake):
+    result = lake.sql("SELECT * FROM (VALUES (1), (2)) AS t(a) ORDER BY a")
+    assert [result.fetchone(), result.fetchone(), result.fetchone(), result.fetchone()] == [(1,), (2,), None, None]

@@ -157,6 +157,97 @@ def test_evolved_tables_of_pyiceberg(tmp_path):
     assert lake.sql("SELECT a FROM t WHERE a < 5").fetchall() == [(1,)]
 
 
+def test_files_without_ids_are_read_by_name_mapping(tmp_path):
+    import pyarrow.parquet
+
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake")
+    data = pyarrow.table({"id": [1, 2], "s": ["one", "two"], "st": [{"x": 1}, {"x": 2}]})
+    theirs = catalog.create_table("default.t", data.schema)
+    file = tmp_path / "lake" / "plain.parquet"
+    pyarrow.parquet.write_table(data, file)
+    theirs.add_files([f"file://{file}"])
+    with theirs.update_schema() as update:
+        update.rename_column("s", "text")
+        update.rename_column(("st", "x"), "y")
+    expected = theirs.scan().to_arrow().to_pylist()
+    assert expected[0] == {"id": 1, "text": "one", "st": {"y": 1}}
+    ours = lake.table("t")
+    assert ours.scan().arrow().to_pylist() == expected
+    assert lake.sql("SELECT id FROM t WHERE text = 'two' AND st['y'] = 2").fetchall() == [(2,)]
+    assert ours.delete("text = 'one'")["rows"] == 1
+    ours.rewrite_data_files(rewrite_all=True)
+    theirs.refresh()
+    assert theirs.scan().to_arrow().to_pylist() == expected[1:]
+    assert lake.table("t").scan().arrow().to_pylist() == expected[1:]
+
+
+def test_promoted_partition_columns_can_be_rewritten(tmp_path):
+    from pyiceberg.types import LongType
+
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake")
+    lake.sql("CREATE TABLE t (a INT, b STRING) PARTITIONED BY (a)")
+    lake.sql("INSERT INTO t VALUES (1, 'x'), (2, 'y')")
+    with catalog.load_table("default.t").update_schema() as update:
+        update.update_column("a", LongType())
+    lake.sql("INSERT INTO t VALUES (1099511627776, 'z')")
+    assert lake.sql("DELETE FROM t WHERE a = 1").fetchall() == [(1,)]
+    lake.table("t").rewrite_data_files(rewrite_all=True)
+    expected = [{"a": 2, "b": "y"}, {"a": 2**40, "b": "z"}]
+    assert lake.table("t").scan().arrow().sort_by("a").to_pylist() == expected
+    assert catalog.load_table("default.t").scan().to_arrow().sort_by("a").to_pylist() == expected
+
+
+def test_upkeep_stays_in_the_tables_own_folder(tmp_path):
+    import pyarrow.parquet
+
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake")
+    data = pyarrow.table({"id": [1, 2]})
+    catalog.create_table("default.whole", data.schema, location=f"file://{tmp_path}/lake").append(data)
+    with pytest.raises(tarndb.InvalidInputError, match="holds the whole lake"):
+        lake.table("whole").remove_orphan_files(force=True)
+    with pytest.raises(tarndb.InvalidInputError, match="holds the whole lake"):
+        lake.drop_table("whole", purge=True)
+    assert (tmp_path / "lake" / "catalog.db").exists()
+    lake.drop_table("whole")
+    # A file that two tables share goes with neither.
+    shared = tmp_path / "lake" / "shared.parquet"
+    pyarrow.parquet.write_table(data, shared)
+    for name in ("a", "b"):
+        catalog.create_table(f"default.{name}", data.schema).add_files([f"file://{shared}"])
+    lake.sql("DELETE FROM a")
+    lake.sql("VACUUM a RETAIN 0 HOURS")
+    assert lake.sql("SELECT count(*) FROM b").fetchall() == [(2,)]
+
+
+def test_branches_have_the_current_schema(tmp_path):
+    from pyiceberg.types import StringType
+
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake")
+    lake.sql("CREATE TABLE t AS SELECT 1 AS id")
+    with catalog.load_table("default.t").update_schema() as update:
+        update.add_column("s", StringType())
+    assert lake.sql("SELECT * FROM t FOR VERSION AS OF 'main'").arrow().column_names == ["id", "s"]
+    snapshot = lake.table("t").current_snapshot_id
+    assert lake.sql(f"SELECT * FROM t FOR VERSION AS OF {snapshot}").arrow().column_names == ["id"]
+
+
+def test_uuids(tmp_path):
+    import uuid
+
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake")
+    ids = [uuid.UUID(int=n) for n in (1, 2**127)]
+    lake.sql("CREATE TABLE t (u UUID) PARTITIONED BY (bucket(4, u))")
+    lake.table("t").append(pyarrow.table({"u": pyarrow.array([each.bytes for each in ids], pyarrow.binary(16))}))
+    assert sorted(row[0] for row in lake.sql("SELECT u FROM t").fetchall()) == ids
+    theirs = catalog.load_table("default.t").scan().to_arrow()["u"].to_pylist()
+    assert sorted(each.bytes if isinstance(each, uuid.UUID) else each for each in theirs) == [each.bytes for each in ids]
+
+
 def test_many_writers_of_both_kinds(tmp_path):
     """Appends of ours never fail beside PyIceberg's, and nothing is lost."""
     lake = tarndb.connect(str(tmp_path / "lake"))

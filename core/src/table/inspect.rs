@@ -1,5 +1,6 @@
-//! Metadata tables: what a table's metadata says, as rows. Names and columns are those of Spark's metadata tables: a
-//! partition is a struct of the partition fields of all specs, and there is none in tables that were never partitioned.
+//! Metadata tables: what a table's metadata says, as rows. Names and columns are those of Spark's metadata tables, of
+//! which `files` and `manifests` have the most used: no statistics of columns, no partition summaries. A partition is a
+//! struct of the partition fields of all specs, and there is none in tables that were never partitioned.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array, new_null_
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use iceberg::spec::{DataContentType, ManifestEntryRef, ManifestList};
+use iceberg::spec::{DataContentType, ManifestEntryRef, ManifestList, NameMapping};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tarndb_catalog::Storage;
 use tarndb_core::Table;
@@ -37,6 +37,8 @@ pub async fn read(storage: &Storage, table: &Table) -> Vec<RecordBatch> {
             }
         }
     }
+    let mapping = table.metadata().properties().get("schema.name-mapping.default");
+    let mapping: Option<NameMapping> = mapping.map(|text| serde_json::from_str(text).unwrap());
     let mut positions: Vec<(i32, ManifestEntryRef, HashMap<String, HashSet<i64>>)> = Vec::new();
     for (spec_id, entry) in deletes {
         positions.push((spec_id, entry.clone(), deleted_positions(storage, entry.file_path()).await));
@@ -44,8 +46,7 @@ pub async fn read(storage: &Storage, table: &Table) -> Vec<RecordBatch> {
     for (spec_id, entry) in data {
         let mut gone: HashSet<i64> = HashSet::new();
         for (delete_spec, delete, of_files) in &positions {
-            // Position deletes apply to files of the same partition that are not newer; one that names the file applies
-            // wherever it lies.
+            // Position deletes apply to files of the same partition that are not newer.
             let not_newer = entry.sequence_number() <= delete.sequence_number();
             if not_newer && *delete_spec == spec_id && delete.data_file().partition() == entry.data_file().partition() {
                 gone.extend(of_files.get(entry.file_path()).into_iter().flatten());
@@ -58,7 +59,7 @@ pub async fn read(storage: &Storage, table: &Table) -> Vec<RecordBatch> {
                 (0..rows).filter(|row| !gone.contains(&(position + row))).map(|row| u64::try_from(row).unwrap()).collect();
             position += rows;
             let kept = take_record_batch(&batch, &UInt64Array::from(keep)).unwrap();
-            batches.push(in_schema(&kept, &schema));
+            batches.push(in_schema(&kept, &schema, mapping.as_ref()));
         }
         assert_eq!(position, i64::try_from(entry.record_count()).unwrap(), "record_count of {}", entry.file_path());
     }
@@ -83,7 +84,7 @@ async fn deleted_positions(storage: &Storage, path: &str) -> HashMap<String, Has
     result
 }
 
-fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> RecordBatch {
+fn in_schema(batch: &RecordBatch, schema: &SchemaRef, mapping: Option<&NameMapping>) -> RecordBatch {
     let file = batch.schema();
     let has_ids = file.fields().iter().any(|field| field.metadata().contains_key(FIELD_ID));
     let columns: Vec<ArrayRef> = schema
@@ -93,6 +94,10 @@ fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> RecordBatch {
             let found = file.fields().iter().position(|candidate| {
                 if has_ids {
                     candidate.metadata().get(FIELD_ID) == field.metadata().get(FIELD_ID)
+                } else if let Some(mapping) = mapping {
+                    let mapped = mapping.fields().iter().find(|mapped| mapped.names().contains(candidate.name()));
+                    let id = mapped.and_then(|mapped| mapped.field_id()).map(|id| id.to_string());
+                    id.is_some() && id.as_ref() == field.metadata().get(FIELD_ID)
                 } else {
                     candidate.name() == field.name()
                 }
