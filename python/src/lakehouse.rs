@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use tarndb::{Error, Lakehouse, Version};
@@ -13,13 +14,15 @@ use crate::table::PyTarnTable;
 #[pyo3(signature = (location, *, settings=None, storage=None))]
 pub(crate) fn connect(
     py: Python<'_>,
-    location: &str,
+    location: PathBuf,
     settings: Option<HashMap<String, String>>,
     storage: Option<HashMap<String, String>>,
 ) -> PyResult<PyLakehouse> {
     if storage.is_some_and(|storage| !storage.is_empty()) {
         return Err(to_py(&Error::unsupported("storage options are not supported yet: lakes are folders or memory://")));
     }
+    let location =
+        location.to_str().ok_or_else(|| to_py(&Error::invalid_input(format!("`{}` is not valid UTF-8", location.display()))))?;
     let lake = wait(py, async {
         let lake = tarndb::connect(location).await?;
         for (key, value) in settings.unwrap_or_default() {

@@ -278,3 +278,25 @@ def test_a_column_given_twice_is_refused(lake):
 def test_fetchone(lake):
     result = lake.sql("SELECT * FROM (VALUES (1), (2)) AS t(a) ORDER BY a")
     assert [result.fetchone(), result.fetchone(), result.fetchone(), result.fetchone()] == [(1,), (2,), None, None]
+
+
+def test_a_path_is_a_location(tmp_path):
+    with tarndb.connect(tmp_path / "lake") as lake:
+        assert lake.sql("SELECT 1").fetchall() == [(1,)]
+    assert (tmp_path / "lake" / "catalog.db").exists()
+
+
+def test_ctrl_c_cancels_what_does_not_yield():
+    code = """
+        import os, signal, threading
+        import tarndb
+        join = "SELECT count(*) FROM generate_series(1, 3000000) a JOIN generate_series(1, 3000000) b ON a.value % 7 < b.value % 11"
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        try:
+            tarndb.connect("memory://").sql(join).fetchall()
+        except KeyboardInterrupt:
+            os._exit(7)
+    """
+    # To its end the join would take the better part of an hour.
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=120, check=False)
+    assert done.returncode == 7

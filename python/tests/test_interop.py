@@ -57,7 +57,7 @@ def normal(table: pyarrow.Table) -> list[dict]:
     return sorted(table.to_pylist(), key=lambda row: row["id"])
 
 
-def duckdb_rows(metadata: str) -> list[dict]:
+def duckdb_table(metadata: str) -> pyarrow.Table:
     code = f"""
 import duckdb, duckdb_extensions, sys
 connection = duckdb.connect()
@@ -72,7 +72,11 @@ with pyarrow.ipc.new_stream(sys.stdout.buffer, table.schema) as sink:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
-    return normal(pyarrow.ipc.open_stream(done.stdout).read_all())
+    return pyarrow.ipc.open_stream(done.stdout).read_all()
+
+
+def duckdb_rows(metadata: str) -> list[dict]:
+    return normal(duckdb_table(metadata))
 
 
 @pytest.mark.parametrize("partition_by", PARTITIONINGS, ids=lambda fields: "+".join(fields) or "none")
@@ -238,14 +242,27 @@ def test_branches_have_the_current_schema(tmp_path):
 def test_uuids(tmp_path):
     import uuid
 
+    from pyiceberg.schema import Schema
+    from pyiceberg.types import NestedField, UUIDType
+
+    def plain(values) -> list[bytes]:
+        return sorted(each.bytes if isinstance(each, uuid.UUID) else each for each in values)
+
     lake = tarndb.connect(str(tmp_path / "lake"))
     catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake")
-    ids = [uuid.UUID(int=n) for n in (1, 2**127)]
+    ids = [uuid.UUID(int=n) for n in (1, 2**64, 2**127)]
+    data = pyarrow.table({"u": pyarrow.array([each.bytes for each in ids], pyarrow.binary(16))})
     lake.sql("CREATE TABLE t (u UUID) PARTITIONED BY (bucket(4, u))")
-    lake.table("t").append(pyarrow.table({"u": pyarrow.array([each.bytes for each in ids], pyarrow.binary(16))}))
+    lake.table("t").append(data)
     assert sorted(row[0] for row in lake.sql("SELECT u FROM t").fetchall()) == ids
-    theirs = catalog.load_table("default.t").scan().to_arrow()["u"].to_pylist()
-    assert sorted(each.bytes if isinstance(each, uuid.UUID) else each for each in theirs) == [each.bytes for each in ids]
+    assert lake.sql(f"DELETE FROM t WHERE u = X'{ids[1].hex}'").fetchall() == [(1,)]
+    left = [ids[0].bytes, ids[2].bytes]
+    assert plain(catalog.load_table("default.t").scan().to_arrow()["u"].to_pylist()) == left
+    assert plain(uuid.UUID(str(each)) for each in duckdb_table(lake.table("t").metadata_location)["u"].to_pylist()) == left
+
+    theirs = catalog.create_table("default.theirs", Schema(NestedField(1, "u", UUIDType())))
+    theirs.append(pyarrow.table({"u": pyarrow.array([each.bytes for each in ids], pyarrow.uuid())}))
+    assert sorted(row[0] for row in lake.sql("SELECT u FROM theirs").fetchall()) == ids
 
 
 def test_many_writers_of_both_kinds(tmp_path):

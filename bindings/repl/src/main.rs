@@ -42,7 +42,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // One thread more than operators use at once: while they compute, it sees Ctrl-C.
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get() + 1);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             report(&format!("no runtime could be started: {error}"));

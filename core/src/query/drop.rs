@@ -24,12 +24,12 @@ pub(crate) async fn drop_table(lake: &Lakehouse, ident: &TableIdent, purge: bool
     let removed = env.catalog.drop_table(ident).await?;
     // What was removed may be a later state of the table, or another one of that name, and the table may have been renamed:
     // only what nobody names any more goes.
-    let location = table.location().trim_end_matches('/');
-    if !removed.starts_with(&format!("{location}/")) {
+    let own = env.storage.path(table.location())?;
+    if !env.storage.path(&removed).is_ok_and(|path| path.prefix_matches(&own)) {
         return Err(replaced(ident));
     }
     check_owned(&table).await?;
-    let files: Vec<_> = env.storage.list(location)?.map_ok(|object| object.location).try_collect().await?;
+    let files: Vec<_> = env.storage.list(table.location())?.map_ok(|object| object.location).try_collect().await?;
     for (location, error) in env.storage.delete_all(files).await {
         tracing::warn!(location, %error, "a file of a dropped table stays behind");
     }

@@ -1,5 +1,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from os import PathLike
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow
 __version__: str
 
 def connect(
-    location: str, *, settings: Mapping[str, str] | None = None, storage: Mapping[str, str] | None = None
+    location: str | PathLike[str], *, settings: Mapping[str, str] | None = None, storage: Mapping[str, str] | None = None
 ) -> Lakehouse:
     """Opens the lake at `location` (a folder, `file:///dir` or `memory://`) and creates it when there is none."""
 
