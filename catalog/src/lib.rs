@@ -19,6 +19,6 @@ mod storage;
 pub use catalog::{Catalog, LoadedTable};
 pub use commit::{CommitOutcome, NewFile, TableCommit};
 pub use error::{Error, ErrorKind, Result};
-pub use pointer::{memory_catalog, sqlite_catalog};
+pub use pointer::{memory_catalog, sqlite_catalog, table_root};
 pub use runtime::{Clock, Ids, RandomIds, SystemClock};
 pub use storage::{Location, ObjectInfo, Storage, StoreLayer, SyncedLocalStore};

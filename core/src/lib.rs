@@ -3,14 +3,15 @@
 //! Users depend on the package `tarndb`, which re-exports this one. Start at [`connect`]:
 //!
 //! ```
-//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # #[tokio::main]
+//! # async fn main() -> tarndb_core::Result<()> {
 //! let lake = tarndb_core::connect("memory://").await?;
 //! lake.sql("CREATE TABLE t (id BIGINT NOT NULL, name STRING)").await?.collect().await?;
 //! lake.sql("INSERT INTO t VALUES (1, 'one'), (2, 'two')").await?.collect().await?;
 //! let rows = lake.sql("SELECT name FROM t WHERE id = 2").await?.collect().await?;
 //! assert_eq!(rows[0].num_rows(), 1);
-//! # Ok::<(), tarndb_core::Error>(())
-//! # }).unwrap();
+//! # Ok(())
+//! # }
 //! ```
 
 mod error;

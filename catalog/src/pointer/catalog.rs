@@ -73,8 +73,8 @@ impl<P: PointerStore> PointerCatalog<P> {
     }
 }
 
-/// The folder above `metadata/`, which the catalog vouches for by naming a file in it.
-fn table_root(metadata_location: &str) -> &str {
+/// The folder above `metadata/`, which the catalog vouches for by naming a metadata file in it.
+pub fn table_root(metadata_location: &str) -> &str {
     let folder = metadata_location.rsplit_once('/').map_or("", |(folder, _)| folder);
     folder.strip_suffix("/metadata").unwrap_or(folder)
 }

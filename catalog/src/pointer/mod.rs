@@ -16,6 +16,8 @@ use iceberg::{NamespaceIdent, TableIdent};
 
 use crate::{Catalog, Error, Result, Storage};
 
+pub use catalog::table_root;
+
 /// A table's move from one metadata file to the next.
 #[derive(Debug, Clone)]
 struct PointerSwap {

@@ -1,12 +1,12 @@
 //! Upkeep of tables: Spark's verbs, options and defaults.
 
 mod expire_snapshots;
-mod overlap;
+mod owned;
 mod reachable;
 mod remove_orphan_files;
 mod rewrite_data_files;
 
 pub use expire_snapshots::{ExpireSnapshotsOptions, ExpireSnapshotsResult, expirable_files, expire_snapshots};
-pub(crate) use overlap::check_owned;
+pub(crate) use owned::check_owned;
 pub use remove_orphan_files::{RemoveOrphanFilesOptions, remove_orphan_files};
 pub use rewrite_data_files::{RewriteDataFilesOptions, RewriteDataFilesResult, rewrite_data_files};

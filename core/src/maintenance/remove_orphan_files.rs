@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use futures::TryStreamExt;
 use tarndb_catalog::{Error, Result};
 
-use super::overlap::check_owned;
+use super::owned::check_owned;
 use super::reachable;
 use crate::table::Table;
 

@@ -1,21 +1,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use datafusion::physical_expr::PhysicalExpr;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tarndb_catalog::{Error, Result};
-use tokio::time::Instant;
 
 use crate::scan::{DeleteLoader, Pruner, ReadSchema, ScanTask, name_mapping, open_rows, plan};
 use crate::table::{Table, engine_schema, properties};
-use crate::transaction::{Caller, RewriteFiles, Transaction, WrittenFile, met_another_writer};
+use crate::transaction::{Backoff, Caller, RewriteFiles, Transaction, WrittenFile, met_another_writer};
 use crate::writer::{Matching, conform, write_rows};
-
-/// How long a rewrite is planned anew because another writer changed its files.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 16 * 1024;
@@ -88,15 +83,13 @@ pub async fn rewrite_data_files(
     filters: &[Arc<dyn PhysicalExpr>],
 ) -> Result<RewriteDataFilesResult> {
     table.check_writable()?;
-    let deadline = Instant::now() + TOTAL_TIMEOUT;
-    let mut wait_ms = 10;
+    let mut backoff = Backoff::new(table.metadata(), Caller::Upkeep)?;
     loop {
         let current = table.refresh().await?;
         match rewrite_once(&current, options, filters).boxed().await {
-            Err(e) if Instant::now() < deadline && met_another_writer(&e, &current).await => {
+            Err(e) if met_another_writer(&e, &current).await => {
                 tracing::info!(table = %table.ident(), error = %e, "a rewrite met another writer and is planned again");
-                tokio::time::sleep(Duration::from_millis(table.env().storage.ids().jitter(wait_ms))).await;
-                wait_ms = (wait_ms * 2).min(1000);
+                backoff.pause(table.env().storage.ids(), &e.to_string()).await?;
             }
             other => return other,
         }

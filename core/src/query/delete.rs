@@ -1,6 +1,5 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -16,7 +15,6 @@ use iceberg::TableIdent;
 use roaring::RoaringTreemap;
 use sqlparser::ast::{Delete, FromTable, ObjectName, Query, SetExpr, Statement as SqlStatement, TableAlias, TableFactor};
 use tarndb_catalog::{Error, Result};
-use tokio::time::Instant;
 
 use super::parse::table_ident;
 use super::relation::{Suffix, with_suffix};
@@ -27,11 +25,8 @@ use crate::lakehouse::{DeleteResult, Lakehouse, QueryResult};
 use crate::manifest::Count;
 use crate::scan::{DeleteLoader, FILE_COLUMN, POSITION_COLUMN, Pruner, ScanTask, plan as plan_scan};
 use crate::table::{Table, engine_schema, properties};
-use crate::transaction::{Caller, DeleteFiles, RowDelta, Transaction, met_another_writer};
+use crate::transaction::{Backoff, Caller, DeleteFiles, RowDelta, Transaction, met_another_writer};
 use crate::writer::{DeletedRows, write_position_deletes};
-
-/// How long a statement is run anew because other writers changed what it read.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// `DELETE FROM t [WHERE …]`, merge-on-read.
 pub(super) async fn run(lake: &Lakehouse, statement: Delete) -> Result<QueryResult> {
@@ -52,16 +47,14 @@ pub(crate) async fn delete_where(lake: &Lakehouse, ident: &TableIdent, predicate
 async fn delete(lake: &Lakehouse, statement: &Delete) -> Result<DeleteResult> {
     let (name, alias) = target(statement)?;
     let ident = table_ident(&name)?;
-    let deadline = Instant::now() + TOTAL_TIMEOUT;
-    let mut wait_ms = 5;
+    let mut backoff = Backoff::new(lake.load(&ident).await?.metadata(), Caller::User)?;
     loop {
         let before = lake.load(&ident).await?;
         match delete_once(lake, statement, &name, alias.as_ref(), &ident).await {
-            Err(e) if Instant::now() < deadline && met_another_writer(&e, &before).await => {
+            Err(e) if met_another_writer(&e, &before).await => {
                 // Run again on the new state: what is deleted is what the predicate selects there.
                 tracing::debug!(table = %ident, error = %e, "a DELETE met another writer and runs again");
-                tokio::time::sleep(Duration::from_millis(lake.env().storage.ids().jitter(wait_ms))).await;
-                wait_ms = (wait_ms * 2).min(500);
+                backoff.pause(lake.env().storage.ids(), &e.to_string()).await?;
             }
             other => return other,
         }

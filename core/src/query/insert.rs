@@ -8,7 +8,6 @@ use futures::StreamExt;
 use sqlparser::ast::{Expr, Ident, Insert, SelectItem, SetExpr, Statement as SqlStatement, TableObject};
 use tarndb_catalog::{Error, Result};
 
-use super::parse::table_ident;
 use super::table_provider::IcebergTableProvider;
 use super::{plan, run_plan};
 use crate::error::engine_error;
@@ -16,12 +15,10 @@ use crate::lakehouse::{Lakehouse, QueryResult, append_rows};
 use crate::writer::Matching;
 
 /// `INSERT INTO t [(columns)] VALUES … | SELECT …`. Columns that are not named become NULL.
-pub(super) async fn run(lake: &Lakehouse, statement: Box<Insert>, params: Option<ParamValues>) -> Result<QueryResult> {
+pub(super) async fn run(lake: &Lakehouse, mut statement: Box<Insert>, params: Option<ParamValues>) -> Result<QueryResult> {
     let TableObject::TableName(name) = statement.table.clone() else {
         return Err(Error::unsupported("INSERT into something other than a table is not supported"));
     };
-    table_ident(&name)?;
-    let mut statement = statement;
     if let Some(source) = &mut statement.source {
         name_columns(&mut source.body);
     }

@@ -56,15 +56,7 @@ impl MetadataTable {
         Self::ALL.into_iter().find(|table| table.name() == name)
     }
 
-    /// Its columns for `table`.
-    ///
-    /// # Errors
-    /// `DataInvalid` when the table's partition specs cannot be read.
-    pub fn schema(self, table: &Table) -> Result<SchemaRef> {
-        Ok(self.schema_with(PartitionColumn::of(table.metadata())?.as_ref()))
-    }
-
-    fn schema_with(self, partition: Option<&PartitionColumn>) -> SchemaRef {
+    fn schema(self, partition: Option<&PartitionColumn>) -> SchemaRef {
         use DataType::{Boolean, Int32, Int64, Utf8};
         let field = |name: &str, data_type: DataType, nullable: bool| Field::new(name, data_type, nullable);
         let partition = partition.map(|column| field("partition", DataType::Struct(column.fields.clone()), false));
@@ -154,7 +146,7 @@ impl MetadataTable {
             Self::Partitions => partitions(table, partition.as_ref()).await?,
             Self::Refs => refs(table),
         };
-        RecordBatch::try_new(self.schema_with(partition.as_ref()), columns)
+        RecordBatch::try_new(self.schema(partition.as_ref()), columns)
             .map_err(|e| Error::internal(format!("metadata table `{}` has wrong rows", self.name())).with_source(e))
     }
 }

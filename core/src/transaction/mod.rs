@@ -39,11 +39,11 @@ pub(crate) use append::Append;
 pub(crate) use create::create_with_rows;
 pub(crate) use delete_files::DeleteFiles;
 pub(crate) use expire_snapshots::ExpireSnapshots;
+pub(crate) use retry::Backoff;
 pub(crate) use rewrite_files::RewriteFiles;
 pub(crate) use row_delta::{ConflictFilter, RowDelta};
 
 use crate::table::{Environment, Table, replaced};
-use retry::Backoff;
 use snapshot::SnapshotProducer;
 
 /// A data or delete file that was written and is not yet part of a table.

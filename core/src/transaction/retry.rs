@@ -9,7 +9,7 @@ use crate::table::properties;
 
 /// Pauses between attempts: jittered, doubling, within a total time.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     attempts: u32,
     max_attempts: Option<u32>,
     deadline: Instant,
@@ -20,7 +20,7 @@ pub(super) struct Backoff {
 impl Backoff {
     /// By the table's `commit.retry.*` properties where they are set. Unset, a commit is tried for five minutes for a
     /// user and thirty for upkeep, however many attempts that takes.
-    pub(super) fn new(metadata: &TableMetadata, caller: Caller) -> Result<Self> {
+    pub(crate) fn new(metadata: &TableMetadata, caller: Caller) -> Result<Self> {
         let default_total_ms = match caller {
             Caller::User => 5 * 60 * 1000,
             Caller::Upkeep => 30 * 60 * 1000,
@@ -52,7 +52,7 @@ impl Backoff {
     }
 
     /// Waits before the next attempt; `CommitConflict` when there is to be none.
-    pub(super) async fn pause(&mut self, ids: &dyn Ids, reason: &str) -> Result<()> {
+    pub(crate) async fn pause(&mut self, ids: &dyn Ids, reason: &str) -> Result<()> {
         if self.max_attempts.is_some_and(|max| self.attempts >= max) || Instant::now() >= self.deadline {
             let attempts = self.attempts;
             return Err(Error::new(ErrorKind::CommitConflict, format!("gave up after {attempts} attempt(s): {reason}")));

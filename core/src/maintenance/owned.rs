@@ -1,5 +1,5 @@
 use iceberg::TableIdent;
-use tarndb_catalog::{Error, Result};
+use tarndb_catalog::{Error, Result, table_root};
 
 use crate::table::{Environment, Table, properties};
 
@@ -39,8 +39,7 @@ pub(crate) async fn check_owned(table: &Table) -> Result<()> {
 async fn folders(env: &Environment, ident: &TableIdent) -> Vec<String> {
     let mut folders = Vec::new();
     if let Ok(location) = env.catalog.metadata_location(ident).await {
-        let folder = location.rsplit_once('/').map_or("", |(folder, _)| folder);
-        folders.push(folder.strip_suffix("/metadata").unwrap_or(folder).to_string());
+        folders.push(table_root(&location).to_string());
     }
     match env.catalog.load_table(ident).await {
         Ok(table) => folders.push(table.metadata.location().to_string()),
