@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use iceberg::spec::TableMetadata;
 use iceberg::{NamespaceIdent, TableIdent};
 
-use crate::{CommitOutcome, Result, Storage, TableCommit};
+use uuid::Uuid;
+
+use crate::{CommitOutcome, Error, ErrorKind, Result, Storage, TableCommit};
 
 /// A table as its catalog knows it at one moment.
 #[derive(Debug, Clone)]
@@ -50,9 +52,9 @@ pub trait Catalog: Debug + Send + Sync {
     /// Errors: `AlreadyExists`; `NotFound` for the namespace; `CommitStateUnknown`.
     async fn create_table(&self, ident: &TableIdent, metadata: TableMetadata, files: Vec<crate::NewFile>) -> Result<LoadedTable>;
 
-    /// Removes the table's name; its files stay. Returns the location of the metadata file that it stood for. Errors:
-    /// `NotFound`.
-    async fn drop_table(&self, ident: &TableIdent) -> Result<String>;
+    /// Removes the table's name; its files stay. With `uuid`, only while the name stands for the table with this uuid.
+    /// Errors: `NotFound`; `CommitConflict` when the name stands for another table, which keeps it.
+    async fn drop_table(&self, ident: &TableIdent, uuid: Option<Uuid>) -> Result<()>;
 
     /// The location of the table's metadata file, which is not read. Errors: `NotFound`.
     async fn metadata_location(&self, ident: &TableIdent) -> Result<String>;
@@ -66,4 +68,10 @@ pub trait Catalog: Debug + Send + Sync {
 
     /// The storage of the lake.
     fn storage(&self) -> &Storage;
+}
+
+/// The error of an operation on a table whose name stands for another table by now.
+pub fn table_replaced(ident: &TableIdent) -> Error {
+    let message = format!("the table `{ident}` was dropped or renamed, and another was created under its name");
+    Error::new(ErrorKind::CommitConflict, message)
 }

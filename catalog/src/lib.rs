@@ -16,7 +16,7 @@ mod pointer;
 mod runtime;
 mod storage;
 
-pub use catalog::{Catalog, LoadedTable};
+pub use catalog::{Catalog, LoadedTable, table_replaced};
 pub use commit::{CommitOutcome, NewFile, TableCommit};
 pub use error::{Error, ErrorKind, Result};
 pub use pointer::{memory_catalog, sqlite_catalog, table_root};

@@ -5,9 +5,11 @@ use async_trait::async_trait;
 use futures::future::try_join_all;
 use iceberg::spec::{TableMetadata, TableMetadataBuilder};
 use iceberg::{NamespaceIdent, TableIdent};
+use uuid::Uuid;
 
 use super::metadata_file;
 use super::{PointerStore, PointerSwap, SwapOutcome, namespace_text, no_such_table};
+use crate::catalog::table_replaced;
 use crate::{Catalog, CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Result, Storage, TableCommit};
 
 /// Tables whose parsed metadata is kept. A metadata file never changes, so its location is the whole key.
@@ -143,8 +145,20 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
         Ok(LoadedTable { ident: ident.clone(), metadata_location, metadata })
     }
 
-    async fn drop_table(&self, ident: &TableIdent) -> Result<String> {
-        self.pointers.remove(ident).await
+    async fn drop_table(&self, ident: &TableIdent, uuid: Option<Uuid>) -> Result<()> {
+        let Some(uuid) = uuid else {
+            return if self.pointers.remove(ident, None).await? { Ok(()) } else { Err(no_such_table(ident)) };
+        };
+        loop {
+            let current = self.load(ident).await?;
+            if current.metadata.uuid() != uuid {
+                return Err(table_replaced(ident));
+            }
+            // Otherwise someone committed, dropped or replaced it meanwhile: look again.
+            if self.pointers.remove(ident, Some(&current.metadata_location)).await? {
+                return Ok(());
+            }
+        }
     }
 
     async fn metadata_location(&self, ident: &TableIdent) -> Result<String> {

@@ -71,10 +71,12 @@ impl PointerStore for MemoryPointers {
         Ok(())
     }
 
-    async fn remove(&self, ident: &TableIdent) -> Result<String> {
+    async fn remove(&self, ident: &TableIdent, expected: Option<&str>) -> Result<bool> {
         let namespace = namespace_text(ident.namespace())?;
-        let removed = self.lock().get_mut(&namespace).and_then(|tables| tables.remove(ident.name()));
-        removed.ok_or_else(|| no_such_table(ident))
+        let mut all = self.lock();
+        let Some(tables) = all.get_mut(&namespace) else { return Ok(false) };
+        let is_expected = |pointer: &String| expected.is_none_or(|expected| pointer == expected);
+        Ok(tables.get(ident.name()).is_some_and(is_expected) && tables.remove(ident.name()).is_some())
     }
 
     async fn rename(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {

@@ -46,8 +46,8 @@ trait PointerStore: Debug + Send + Sync {
     async fn list(&self, namespace: &str) -> Result<Vec<String>>;
     async fn get(&self, ident: &TableIdent) -> Result<Option<String>>;
     async fn insert(&self, ident: &TableIdent, location: &str) -> Result<()>;
-    /// Returns the pointer that was removed.
-    async fn remove(&self, ident: &TableIdent) -> Result<String>;
+    /// Removes a pointer; with `expected`, only this one. Whether it was there.
+    async fn remove(&self, ident: &TableIdent, expected: Option<&str>) -> Result<bool>;
     async fn rename(&self, from: &TableIdent, to: &TableIdent) -> Result<()>;
     /// Moves all pointers or none.
     async fn swap(&self, swaps: &[PointerSwap]) -> Result<SwapOutcome>;

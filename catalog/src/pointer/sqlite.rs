@@ -277,21 +277,21 @@ impl PointerStore for SqlitePointers {
         commit(tx).await
     }
 
-    async fn remove(&self, ident: &TableIdent) -> Result<String> {
+    async fn remove(&self, ident: &TableIdent, expected: Option<&str>) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let removed: Option<Option<String>> = sqlx::query_scalar(
-            "DELETE FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?
-             RETURNING metadata_location",
+        let removed = sqlx::query(
+            "DELETE FROM iceberg_tables WHERE catalog_name = ?1 AND table_namespace = ?2 AND table_name = ?3
+             AND (?4 IS NULL OR metadata_location = ?4)",
         )
         .bind(CATALOG)
         .bind(namespace_text(ident.namespace())?)
         .bind(ident.name())
-        .fetch_optional(&mut *tx)
+        .bind(expected)
+        .execute(&mut *tx)
         .await
         .map_err(failure)?;
-        let removed = removed.ok_or_else(|| no_such_table(ident))?;
         commit(tx).await?;
-        Ok(removed.unwrap_or_default())
+        Ok(removed.rows_affected() > 0)
     }
 
     async fn rename(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {

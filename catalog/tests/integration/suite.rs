@@ -73,9 +73,12 @@ pub(crate) async fn tables_are_created_loaded_renamed_and_dropped(catalog: Arc<d
     assert_eq!(catalog.rename_table(&ident("n", "none"), &ident("n", "x")).await.unwrap_err().kind(), ErrorKind::NotFound);
 
     assert_eq!(catalog.metadata_location(&second).await.unwrap(), loaded.metadata_location);
-    assert_eq!(catalog.drop_table(&second).await.unwrap(), loaded.metadata_location);
+    let other = catalog.load_table(&first).await.unwrap().metadata.uuid();
+    assert_eq!(catalog.drop_table(&second, Some(other)).await.unwrap_err().kind(), ErrorKind::CommitConflict);
+    assert!(catalog.table_exists(&second).await.unwrap());
+    catalog.drop_table(&second, Some(loaded.metadata.uuid())).await.unwrap();
     assert!(!catalog.table_exists(&second).await.unwrap());
-    assert_eq!(catalog.drop_table(&second).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(catalog.drop_table(&second, None).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(catalog.list_tables(&namespace("n")).await.unwrap(), vec![first]);
 }
 

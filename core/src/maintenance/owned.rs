@@ -1,5 +1,5 @@
 use iceberg::TableIdent;
-use tarndb_catalog::{Error, Result, table_root};
+use tarndb_catalog::{Error, ErrorKind, Result, table_root};
 
 use crate::table::{Environment, Table, properties};
 
@@ -7,7 +7,7 @@ use crate::table::{Environment, Table, properties};
 /// holds the lake itself, or holds or lies in another table's.
 ///
 /// # Errors
-/// `InvalidInput`, naming the reason; `DataInvalid` when the folder lies outside the lake.
+/// `InvalidInput`, naming the reason; `CommitConflict` when the name stands for another table by now; `DataInvalid` when the folder lies outside the lake.
 pub(crate) async fn check_owned(table: &Table) -> Result<()> {
     let (env, ident) = (table.env(), table.ident());
     if !properties::get_or(table.metadata(), properties::GC_ENABLED, true)? {
@@ -25,6 +25,12 @@ pub(crate) async fn check_owned(table: &Table) -> Result<()> {
             for folder in folders(env, &other).await {
                 let Ok(path) = env.storage.path(&folder) else { continue };
                 if own.prefix_matches(&path) || path.prefix_matches(&own) {
+                    // The other may be this very table, under a name that it was given meanwhile.
+                    if let Err(replaced) = table.refresh().await
+                        && replaced.kind() == ErrorKind::CommitConflict
+                    {
+                        return Err(replaced);
+                    }
                     return Err(Error::invalid_input(format!(
                         "the folder of `{ident}` overlaps that of `{other}`, whose files could go with its own"
                     )));

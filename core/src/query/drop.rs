@@ -4,7 +4,6 @@ use tarndb_catalog::{ErrorKind, Result};
 
 use crate::lakehouse::{Lakehouse, QueryResult};
 use crate::maintenance::check_owned;
-use crate::table::replaced;
 
 pub(super) async fn run(lake: &Lakehouse, table: &TableIdent, if_exists: bool, purge: bool) -> Result<QueryResult> {
     match drop_table(lake, table, purge).await {
@@ -17,17 +16,12 @@ pub(super) async fn run(lake: &Lakehouse, table: &TableIdent, if_exists: bool, p
 pub(crate) async fn drop_table(lake: &Lakehouse, ident: &TableIdent, purge: bool) -> Result<()> {
     let env = lake.env();
     if !purge {
-        return env.catalog.drop_table(ident).await.map(|_| ());
+        return env.catalog.drop_table(ident, None).await;
     }
     let table = lake.load(ident).await?;
     check_owned(&table).await?;
-    let removed = env.catalog.drop_table(ident).await?;
-    // What was removed may be a later state of the table, or another one of that name, and the table may have been renamed:
-    // only what nobody names any more goes.
-    let own = env.storage.path(table.location())?;
-    if !env.storage.path(&removed).is_ok_and(|path| path.prefix_matches(&own)) {
-        return Err(replaced(ident));
-    }
+    env.catalog.drop_table(ident, Some(table.metadata().uuid())).await?;
+    // Someone may have named the folder meanwhile: only what nobody names any more goes.
     check_owned(&table).await?;
     let files: Vec<_> = env.storage.list(table.location())?.map_ok(|object| object.location).try_collect().await?;
     for (location, error) in env.storage.delete_all(files).await {
@@ -45,7 +39,7 @@ pub(super) async fn drop_namespace(
     let catalog = &lake.env().catalog;
     if cascade && catalog.namespace_exists(name).await? {
         for table in catalog.list_tables(name).await? {
-            catalog.drop_table(&table).await?;
+            catalog.drop_table(&table, None).await?;
         }
     }
     match catalog.drop_namespace(name).await {

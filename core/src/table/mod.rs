@@ -13,19 +13,13 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
 use iceberg::TableIdent;
 use iceberg::spec::{FormatVersion, Schema, Snapshot, SnapshotRef, TableMetadata};
-use tarndb_catalog::{Error, ErrorKind, LoadedTable, Result};
+use tarndb_catalog::{Error, LoadedTable, Result, table_replaced};
 
 pub(crate) use environment::Environment;
 pub(crate) use partition::{partition_scalar, schema_for_spec};
 pub(crate) use partition_text::partition_parts;
 pub(crate) use schema::{arrow_schema, engine_schema, engine_schema_with_ids, iceberg_type};
 pub use time_travel::Version;
-
-/// The name of a table stands for another one than before.
-pub(crate) fn replaced(ident: &TableIdent) -> Error {
-    let message = format!("the table `{ident}` was dropped or renamed, and another was created under its name");
-    Error::new(ErrorKind::CommitConflict, message)
-}
 
 /// A table at one moment: immutable metadata and the snapshot that is read.
 ///
@@ -113,7 +107,7 @@ impl Table {
     pub(crate) async fn refresh(&self) -> Result<Self> {
         let loaded = self.env.catalog.load_table(self.ident()).await?;
         if loaded.metadata.uuid() != self.metadata().uuid() {
-            return Err(replaced(self.ident()));
+            return Err(table_replaced(self.ident()));
         }
         Ok(Self::new(Arc::clone(&self.env), loaded))
     }

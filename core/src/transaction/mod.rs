@@ -33,7 +33,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use iceberg::spec::{DataFile, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
-use tarndb_catalog::{CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Result, TableCommit};
+use tarndb_catalog::{CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Result, TableCommit, table_replaced};
 
 pub(crate) use append::Append;
 pub(crate) use create::create_with_rows;
@@ -43,7 +43,7 @@ pub(crate) use retry::Backoff;
 pub(crate) use rewrite_files::RewriteFiles;
 pub(crate) use row_delta::{ConflictFilter, RowDelta};
 
-use crate::table::{Environment, Table, replaced};
+use crate::table::{Environment, Table};
 use snapshot::SnapshotProducer;
 
 /// A data or delete file that was written and is not yet part of a table.
@@ -176,7 +176,7 @@ impl Transaction {
         loop {
             let base = self.env.catalog.load_table(&self.start.ident).await?;
             if base.metadata.uuid() != self.start.metadata.uuid() {
-                return Err(replaced(&self.start.ident));
+                return Err(table_replaced(&self.start.ident));
             }
             let mut attempt = Attempt {
                 env: &self.env,

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use iceberg::spec::TableMetadata;
 use iceberg::{NamespaceIdent, TableIdent};
 use tarndb_catalog::{Catalog, CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Result, Storage, TableCommit};
+use uuid::Uuid;
 
 /// What happens to the next commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +72,8 @@ impl Catalog for LosingCatalog {
         self.inner.create_table(ident, metadata, files).await
     }
 
-    async fn drop_table(&self, ident: &TableIdent) -> Result<String> {
-        self.inner.drop_table(ident).await
+    async fn drop_table(&self, ident: &TableIdent, uuid: Option<Uuid>) -> Result<()> {
+        self.inner.drop_table(ident, uuid).await
     }
 
     async fn metadata_location(&self, ident: &TableIdent) -> Result<String> {
