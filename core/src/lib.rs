@@ -28,7 +28,7 @@ mod writer;
 pub use extension::Extension;
 pub use lakehouse::{AppendResult, CatalogLayer, DeleteResult, Lakehouse, LakehouseBuilder, QueryResult, connect};
 pub use manifest::{Entry, EntryStatus, FileContent, FileFormat};
-pub use query::split_statements;
+pub use query::{ends_statement, split_statements};
 pub use table::inspect;
 pub use table::{Table, Version};
 pub use tarndb_catalog::{Catalog, Clock, Error, ErrorKind, Ids, Location, Result, Storage, StoreLayer};

@@ -6,6 +6,7 @@ use tarndb::{Error, Lakehouse, Version};
 
 use crate::error::to_py;
 use crate::input;
+use crate::not_offered;
 use crate::result::PyResultSet;
 use crate::runtime::wait;
 use crate::table::PyTarnTable;
@@ -38,8 +39,23 @@ pub(crate) struct PyLakehouse {
     lake: Lakehouse,
 }
 
+/// Methods to come.
+const PLANNED: [&str; 7] = [
+    "create_metadata_index",
+    "maintain",
+    "maintenance_status",
+    "metadata_index",
+    "start_maintenance",
+    "stop_maintenance",
+    "transaction",
+];
+
 #[pymethods]
 impl PyLakehouse {
+    fn __getattr__(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
+        not_offered::attribute(py, "Lakehouse", &PLANNED, name)
+    }
+
     #[pyo3(signature = (query, params=None))]
     fn sql(&self, py: Python<'_>, query: &str, params: Option<&Bound<'_, PyAny>>) -> PyResult<PyResultSet> {
         let params = params.map(input::parameters).transpose()?;

@@ -4,6 +4,7 @@
 mod error;
 mod input;
 mod lakehouse;
+mod not_offered;
 mod result;
 mod runtime;
 mod table;

@@ -13,6 +13,7 @@ use tarndb::{Error, Lakehouse, QueryResult, Result, Table, Version};
 use crate::error::to_py;
 use crate::input;
 use crate::lakehouse::version_of;
+use crate::not_offered;
 use crate::result::PyResultSet;
 use crate::runtime::wait;
 
@@ -69,8 +70,16 @@ fn time_ms(time: Option<&Bound<'_, PyAny>>) -> PyResult<Option<i64>> {
     })
 }
 
+/// Methods to come.
+const PLANNED: [&str; 6] =
+    ["compute_table_stats", "overwrite", "rewrite_manifests", "rewrite_position_delete_files", "update", "upsert"];
+
 #[pymethods]
 impl PyTarnTable {
+    fn __getattr__(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
+        not_offered::attribute(py, "Table", &PLANNED, name)
+    }
+
     fn append<'py>(&self, py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
         let rows = input::rows(data)?;
         let appended = wait(py, async {

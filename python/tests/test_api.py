@@ -62,8 +62,38 @@ def test_parameters(lake):
     assert lake.sql("SELECT s FROM t WHERE id = $1", [7]).fetchone() == ("it's",)
     assert lake.sql("SELECT id FROM t WHERE s = $name", {"name": "it's"}).fetchone() == (7,)
     assert lake.sql("SELECT $1", [datetime.date(2026, 1, 2)]).fetchone() == (datetime.date(2026, 1, 2),)
+    assert lake.sql("DELETE FROM t WHERE id = $1 AND s = $2", [7, "no"]).fetchone() == (0,)
+    assert lake.sql("DELETE FROM t WHERE id = $id", {"id": 7}).fetchone() == (1,)
     with pytest.raises(tarndb.UnsupportedError):
-        lake.sql("DELETE FROM t WHERE id = $1", [7])
+        lake.sql("DROP TABLE t", [7])
+
+
+def test_uuids_as_text_and_as_objects(lake):
+    lake.sql("CREATE TABLE t (id UUID, n BIGINT)")
+    one, two = uuid.uuid4(), uuid.uuid4()
+    lake.sql("INSERT INTO t VALUES ($1, 1)", [str(one)])
+    lake.sql(f"INSERT INTO t VALUES ('{two}', 2)")
+    assert lake.sql("SELECT id FROM t ORDER BY n").fetchall() == [(one,), (two,)]
+    assert lake.sql("SELECT n FROM t WHERE id = $1", [str(two)]).fetchone() == (2,)
+    assert lake.table("t").scan(["n"], f"id IN ('{one}')").fetchall() == [(1,)]
+    lake.table("t").append(lake.sql("SELECT * FROM t WHERE n = 2"))
+    assert lake.table("t").delete(f"id = '{two}'")["rows"] == 2
+
+
+def test_what_is_not_offered_yet(lake):
+    table = lake.create_table("t", [{"a": 1}])
+    for call in [
+        lambda: lake.transaction(),
+        lambda: table.overwrite([{"a": 2}], where="a = 1"),
+        lambda: table.update({"a": "a + 1"}, "a = 1"),
+        lambda: tarndb.read_iceberg("folder"),
+        lambda: lake.create_table("u", [{"a": 1}], sort_by=["a"]),
+    ]:
+        with pytest.raises(tarndb.UnsupportedError, match="not supported yet"):
+            call()
+    with pytest.raises(AttributeError, match="nope"):
+        table.nope
+    assert not hasattr(lake, "nope")
 
 
 def test_namespaces_and_tables(lake):

@@ -1,15 +1,16 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::csv::WriterBuilder;
-use arrow::datatypes::{Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table};
 use futures::TryStreamExt;
 use tarndb::{Error, QueryResult};
+use uuid::Uuid;
 
 use crate::Failure;
 
@@ -53,7 +54,7 @@ impl Format {
             Format::Table | Format::Markdown => self.print_table(&schema, &mut rows, out).await,
             Format::Vertical => {
                 let mut number = 0;
-                while let Some(batch) = rows.try_next().await? {
+                while let Some(batch) = next(&mut rows).await? {
                     number = vertical(&batch, number, out)?;
                 }
                 Ok(())
@@ -61,21 +62,21 @@ impl Format {
             Format::Csv => {
                 let mut writer = WriterBuilder::new().with_header(true).build(out);
                 writer.write(&flat(&RecordBatch::new_empty(schema))?).map_err(broken)?;
-                while let Some(batch) = rows.try_next().await? {
+                while let Some(batch) = next(&mut rows).await? {
                     writer.write(&flat(&batch)?).map_err(broken)?;
                 }
                 Ok(())
             }
             Format::Ndjson => {
                 let mut writer = json().build::<_, LineDelimited>(out);
-                while let Some(batch) = rows.try_next().await? {
+                while let Some(batch) = next(&mut rows).await? {
                     writer.write(&batch).map_err(broken)?;
                 }
                 writer.finish().map_err(broken)
             }
             Format::Json => {
                 let mut writer = json().build::<_, JsonArray>(&mut *out);
-                while let Some(batch) = rows.try_next().await? {
+                while let Some(batch) = next(&mut rows).await? {
                     writer.write(&batch).map_err(broken)?;
                 }
                 writer.finish().map_err(broken)?;
@@ -103,7 +104,7 @@ impl Format {
             }
         }
         let mut count = 0;
-        while let Some(batch) = rows.try_next().await? {
+        while let Some(batch) = next(rows).await? {
             let columns = formatters(&batch)?;
             for row in 0..batch.num_rows() {
                 count += 1;
@@ -119,6 +120,34 @@ impl Format {
         }
         Ok(())
     }
+}
+
+/// The next rows, with UUIDs as the text that people know them by.
+async fn next(rows: &mut QueryResult) -> Result<Option<RecordBatch>, Failure> {
+    let Some(batch) = rows.try_next().await? else { return Ok(None) };
+    let schema = batch.schema();
+    if !schema.fields().iter().any(|field| is_uuid(field)) {
+        return Ok(Some(batch));
+    }
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| if is_uuid(field) { Arc::new(Field::new(field.name(), DataType::Utf8, true)) } else { Arc::clone(field) });
+    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| match column.as_fixed_size_binary_opt() {
+        Some(uuids) if is_uuid(field) => {
+            let text =
+                uuids.iter().map(|bytes| bytes.and_then(|bytes| Uuid::from_slice(bytes).ok()).map(|uuid| uuid.to_string()));
+            Arc::new(text.collect::<StringArray>())
+        }
+        _ => Arc::clone(column),
+    });
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Fields>())), columns.collect());
+    Ok(Some(batch.map_err(broken)?))
+}
+
+fn is_uuid(field: &Field) -> bool {
+    *field.data_type() == DataType::FixedSizeBinary(16)
+        && field.metadata().get("ARROW:extension:name").is_some_and(|name| name == "arrow.uuid")
 }
 
 /// A column that is NULL is there all the same.
@@ -147,7 +176,7 @@ fn flat(batch: &RecordBatch) -> Result<RecordBatch, Failure> {
 }
 
 async fn print_plan(rows: &mut QueryResult, out: &mut impl Write) -> Result<(), Failure> {
-    while let Some(batch) = rows.try_next().await? {
+    while let Some(batch) = next(rows).await? {
         let columns = formatters(&batch)?;
         for row in 0..batch.num_rows() {
             let mut cells = columns.iter().map(|column| column.value(row).to_string());

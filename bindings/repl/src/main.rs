@@ -41,6 +41,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // Commands of their own, whose arguments are others.
+    if let Some(command @ ("maintain" | "serve")) = std::env::args().nth(1).as_deref() {
+        report(&format!("`tarndb {command}` is not supported yet; a folder of this name is `./{command}`"));
+        return ExitCode::FAILURE;
+    }
     let arguments = Arguments::parse();
     // One thread more than operators use at once: while they compute, it sees Ctrl-C.
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get() + 1);

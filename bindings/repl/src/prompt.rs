@@ -44,7 +44,7 @@ pub(crate) async fn run(shell: &mut Shell) -> Result<(), Failure> {
             Ok(line) => {
                 sql.push_str(&line);
                 sql.push('\n');
-                if line.trim_end().ends_with(';') && tarndb::split_statements(&sql).is_ok() {
+                if tarndb::ends_statement(&sql) {
                     let text = std::mem::take(&mut sql);
                     let _ = editor.add_history_entry(text.trim());
                     shown(shell.run(&text).await)?;

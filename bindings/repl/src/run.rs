@@ -30,7 +30,7 @@ impl Shell {
             } else {
                 sql.push_str(line);
                 sql.push('\n');
-                if line.trim_end().ends_with(';') && tarndb::split_statements(&sql).is_ok() {
+                if line.contains(';') && tarndb::ends_statement(&sql) {
                     self.statements(&std::mem::take(&mut sql)).await?;
                 }
             }

@@ -67,7 +67,7 @@ impl Lakehouse {
     /// Runs one SQL statement with values for its placeholders, `$1`, `$2`, … or `$name`.
     ///
     /// # Errors
-    /// As [`Lakehouse::sql`]; `Unsupported` for statements other than queries and `INSERT`.
+    /// As [`Lakehouse::sql`]; `Unsupported` for statements other than queries, `INSERT` and `DELETE`.
     pub async fn sql_with_params(&self, statement: &str, params: impl Into<ParamValues>) -> Result<QueryResult> {
         self.run(statement, Some(params.into())).await
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemTable, SchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, Result as EngineResult};
+use datafusion::logical_expr::TableType;
 use iceberg::{NamespaceIdent, TableIdent};
 use tarndb_catalog::{Error, ErrorKind, Result};
 
@@ -182,10 +183,15 @@ impl LakeSchema {
         if let Some((table, metadata)) = plain.rsplit_once('$') {
             return self.metadata_of(&self.ident(table)?, metadata, version).await;
         }
-        // `t.snapshots` where there is no such table.
-        if MetadataTable::from_name(plain).is_some() && !self.shared.env.catalog.table_exists(&ident).await? {
+        // `t.snapshots` and `t.branch_b` where there is no such table.
+        let is_branch = plain.starts_with("branch_") || plain.starts_with("tag_");
+        if is_branch || MetadataTable::from_name(plain).is_some() || MetadataTable::is_known(plain) {
             let of = TableIdent::new(NamespaceIdent::new(DEFAULT_NAMESPACE.to_string()), self.namespace.clone());
             if self.shared.env.catalog.table_exists(&of).await? {
+                if is_branch {
+                    let message = format!("`{}.{plain}`, a branch or tag by name, is not supported yet", self.namespace);
+                    return Err(Error::unsupported(format!("{message}: read it with FOR VERSION AS OF '…'")));
+                }
                 return self.metadata_of(&of, plain, version).await;
             }
         }
@@ -198,6 +204,9 @@ impl LakeSchema {
     async fn metadata_of(&self, ident: &TableIdent, name: &str, version: Option<Version>) -> Result<Arc<dyn TableProvider>> {
         let metadata = MetadataTable::from_name(name).ok_or_else(|| {
             let known = MetadataTable::ALL.map(MetadataTable::name).join(", ");
+            if MetadataTable::is_known(name) {
+                return Error::unsupported(format!("the metadata table `{name}` is not supported yet; there are {known}"));
+            }
             Error::not_found(format!("there is no metadata table `{name}`; there are {known}"))
         })?;
         let table = self.shared.load(ident).await?;
@@ -241,6 +250,18 @@ impl SchemaProvider for LakeSchema {
             }
             Err(e) => Err(to_engine_error(e)),
         }
+    }
+
+    async fn table_type(&self, name: &str) -> EngineResult<Option<TableType>> {
+        if let Some(table) = self.registered(name) {
+            return Ok(Some(table.table_type()));
+        }
+        // Listing tables reads none of them.
+        let exists = match self.ident(name) {
+            Ok(ident) => self.shared.env.catalog.table_exists(&ident).await,
+            Err(error) => Err(error),
+        };
+        Ok(exists.map_err(to_engine_error)?.then_some(TableType::Base))
     }
 
     fn register_table(&self, name: String, table: Arc<dyn TableProvider>) -> EngineResult<Option<Arc<dyn TableProvider>>> {

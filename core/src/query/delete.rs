@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use datafusion::common::ParamValues;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -13,13 +14,13 @@ use datafusion::sql::parser::Statement as EngineStatement;
 use futures::TryStreamExt;
 use iceberg::TableIdent;
 use roaring::RoaringTreemap;
-use sqlparser::ast::{Delete, FromTable, ObjectName, Query, SetExpr, Statement as SqlStatement, TableAlias, TableFactor};
+use sqlparser::ast::{Delete, FromTable, ObjectName, SetExpr, Statement as SqlStatement, TableAlias, TableFactor};
 use tarndb_catalog::{Error, Result};
 
 use super::parse::table_ident;
 use super::relation::{Suffix, with_suffix};
 use super::table_provider::PositionTableProvider;
-use super::{parse, plan, run_plan};
+use super::{deep, parse, plan, run_plan};
 use crate::error::engine_error;
 use crate::lakehouse::{DeleteResult, Lakehouse, QueryResult};
 use crate::manifest::Count;
@@ -29,8 +30,8 @@ use crate::transaction::{Backoff, Caller, DeleteFiles, RowDelta, Transaction, me
 use crate::writer::{DeletedRows, write_position_deletes};
 
 /// `DELETE FROM t [WHERE …]`, merge-on-read.
-pub(super) async fn run(lake: &Lakehouse, statement: Delete) -> Result<QueryResult> {
-    let deleted = delete(lake, &statement).await?;
+pub(super) async fn run(lake: &Lakehouse, statement: Delete, params: Option<ParamValues>) -> Result<QueryResult> {
+    let deleted = delete(lake, &statement, params.as_ref()).await?;
     QueryResult::counts(&[("rows", deleted.rows)])
 }
 
@@ -38,19 +39,22 @@ pub(super) async fn run(lake: &Lakehouse, statement: Delete) -> Result<QueryResu
 pub(crate) async fn delete_where(lake: &Lakehouse, ident: &TableIdent, predicate: &str) -> Result<DeleteResult> {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let sql = format!("DELETE FROM {}.{} WHERE {predicate}", quoted(&ident.namespace().join(".")), quoted(ident.name()));
-    match parse::parse(&sql)? {
-        parse::Statement::Delete(statement) => delete(lake, &statement).await,
-        _ => Err(Error::invalid_input(format!("`{predicate}` is not a condition"))),
-    }
+    let work = async {
+        match parse::parse(&sql)? {
+            parse::Statement::Delete(statement) => delete(lake, &statement, None).await,
+            _ => Err(Error::invalid_input(format!("`{predicate}` is not a condition"))),
+        }
+    };
+    deep::future(parse::depth(&sql)?, work).await
 }
 
-async fn delete(lake: &Lakehouse, statement: &Delete) -> Result<DeleteResult> {
+async fn delete(lake: &Lakehouse, statement: &Delete, params: Option<&ParamValues>) -> Result<DeleteResult> {
     let (name, alias) = target(statement)?;
     let ident = table_ident(&name)?;
     let mut backoff = Backoff::new(lake.load(&ident).await?.metadata(), Caller::User)?;
     loop {
         let before = lake.load(&ident).await?;
-        match delete_once(lake, statement, &name, alias.as_ref(), &ident).await {
+        match delete_once(lake, statement, params, (&name, alias.as_ref()), &ident).await {
             Err(e) if met_another_writer(&e, &before).await => {
                 // Run again on the new state: what is deleted is what the predicate selects there.
                 tracing::debug!(table = %ident, error = %e, "a DELETE met another writer and runs again");
@@ -89,12 +93,12 @@ fn target(statement: &Delete) -> Result<(ObjectName, Option<TableAlias>)> {
 async fn delete_once(
     lake: &Lakehouse,
     statement: &Delete,
-    name: &ObjectName,
-    alias: Option<&TableAlias>,
+    params: Option<&ParamValues>,
+    (name, alias): (&ObjectName, Option<&TableAlias>),
     ident: &TableIdent,
 ) -> Result<DeleteResult> {
     let query = position_query(statement, name, alias)?;
-    let (state, query_plan) = plan(lake, query, None).await?;
+    let (state, query_plan) = plan(lake, query, params.cloned()).await?;
     let provider = position_provider(&query_plan)?;
     let provider = (provider.as_ref() as &dyn std::any::Any)
         .downcast_ref::<PositionTableProvider>()
@@ -118,18 +122,10 @@ async fn delete_once(
 
 /// `SELECT file, position FROM t [alias] [WHERE …]`.
 fn position_query(statement: &Delete, name: &ObjectName, alias: Option<&TableAlias>) -> Result<EngineStatement> {
-    let template = format!("SELECT {FILE_COLUMN}, {POSITION_COLUMN} FROM t");
-    let parse::Statement::Engine(mut query) = parse::parse(&template)? else {
-        return Err(Error::internal("the query of a DELETE is not one"));
+    let mut query = parse::parse_query(&format!("SELECT {FILE_COLUMN}, {POSITION_COLUMN} FROM t"))?;
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return Err(Error::internal("the query of a DELETE selects nothing"));
     };
-    let select = match &mut query {
-        EngineStatement::Statement(statement) => match statement.as_mut() {
-            SqlStatement::Query(query) => select_of(query),
-            _ => None,
-        },
-        _ => None,
-    };
-    let select = select.ok_or_else(|| Error::internal("the query of a DELETE is not one"))?;
     let (encoded, original) = with_suffix(name, &Suffix::Positions)?;
     select.selection.clone_from(&statement.selection);
     for from in &mut select.from {
@@ -139,14 +135,7 @@ fn position_query(statement: &Delete, name: &ObjectName, alias: Option<&TableAli
             *query_alias = Some(alias.cloned().unwrap_or(own));
         }
     }
-    Ok(query)
-}
-
-fn select_of(query: &mut Query) -> Option<&mut sqlparser::ast::Select> {
-    match query.body.as_mut() {
-        SetExpr::Select(select) => Some(select),
-        _ => None,
-    }
+    Ok(EngineStatement::Statement(Box::new(SqlStatement::Query(query))))
 }
 
 fn position_provider(plan: &LogicalPlan) -> Result<Arc<dyn datafusion::catalog::TableProvider>> {

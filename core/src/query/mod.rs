@@ -1,6 +1,7 @@
 //! SQL: tarndb's statements, parsed here, and DataFusion's for the rest.
 //!
 //! * [`parse`]: text to [`parse::Statement`], on sqlparser's tokens.
+//! * [`deep`]: stack for statements that need much of it.
 //! * [`session`]: the DataFusion session of a lake.
 //! * [`catalog_provider`], [`table_provider`]: the lake's tables as DataFusion sees them.
 //! * [`relation`]: time travel.
@@ -9,6 +10,7 @@
 mod blocking;
 mod catalog_provider;
 mod create_table;
+mod deep;
 mod delete;
 mod drop;
 mod functions;
@@ -21,19 +23,21 @@ mod scan_table;
 mod session;
 mod show;
 mod table_provider;
+mod uuid;
 mod vacuum;
 
 use datafusion::common::ParamValues;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{LogicalPlan, Statement as EnginePlanStatement};
+use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::parser::Statement as EngineStatement;
 use tarndb_catalog::{Error, Result};
 
 pub(crate) use create_table::{NewTable, create_table, create_table_from};
 pub(crate) use delete::delete_where;
 pub(crate) use drop::drop_table;
-pub use parse::split_statements;
+pub use parse::{ends_statement, split_statements};
 pub(crate) use parse::{parse_namespace, parse_table_name};
 pub(crate) use scan_table::{physical_predicate, scan_table};
 pub(crate) use session::session_context;
@@ -44,9 +48,13 @@ use parse::Statement;
 
 /// Runs one statement, with values for its placeholders.
 pub(crate) async fn execute(lake: &Lakehouse, sql: &str, params: Option<ParamValues>) -> Result<QueryResult> {
+    deep::future(parse::depth(sql)?, run_statement(lake, sql, params)).await
+}
+
+async fn run_statement(lake: &Lakehouse, sql: &str, params: Option<ParamValues>) -> Result<QueryResult> {
     let statement = parse::parse(sql)?;
-    if params.is_some() && !matches!(statement, Statement::Engine(_) | Statement::Insert(_)) {
-        return Err(Error::unsupported("parameters are supported in queries and INSERT only"));
+    if params.is_some() && !matches!(statement, Statement::Engine(_) | Statement::Insert(_) | Statement::Delete(_)) {
+        return Err(Error::unsupported("parameters are supported in queries, INSERT and DELETE only"));
     }
     match statement {
         Statement::CreateNamespace { name, if_not_exists } => create_table::create_namespace(lake, &name, if_not_exists).await,
@@ -54,7 +62,7 @@ pub(crate) async fn execute(lake: &Lakehouse, sql: &str, params: Option<ParamVal
         Statement::CreateTable(statement) => create_table::run(lake, *statement).await,
         Statement::DropTable { table, if_exists, purge } => drop::run(lake, &table, if_exists, purge).await,
         Statement::RenameTable { from, to } => rename::run(lake, &from, &to).await,
-        Statement::Delete(statement) => delete::run(lake, *statement).await,
+        Statement::Delete(statement) => delete::run(lake, *statement, params).await,
         Statement::Insert(statement) => insert::run(lake, statement, params).await,
         Statement::Optimize { table, filter } => rewrite::run(lake, &table, filter).await,
         Statement::Vacuum { table, retain_ms, dry_run } => vacuum::run(lake, &table, retain_ms, dry_run).await,
@@ -91,13 +99,19 @@ fn names_catalog(statement: &EnginePlanStatement) -> bool {
 /// of it however often it names it.
 async fn plan(lake: &Lakehouse, statement: EngineStatement, params: Option<ParamValues>) -> Result<(SessionState, LogicalPlan)> {
     let state = session::statement_state(lake);
+    let plan = plan_in(&state, statement, params).await?;
+    Ok((state, plan))
+}
+
+async fn plan_in(state: &SessionState, statement: EngineStatement, params: Option<ParamValues>) -> Result<LogicalPlan> {
     let planned = state.statement_to_plan(statement).await;
     let plan = planned.map_err(|e| catalog_provider::planning_error(state.catalog_list().as_ref(), e))?;
     let plan = match params {
         Some(params) => plan.with_param_values(params).map_err(engine_error)?,
         None => plan,
     };
-    Ok((state, plan))
+    // Again in the analyzer, but what tarndb itself reads off a plan has to be in shape before.
+    uuid::TextAsUuid.analyze(plan, state.config_options()).map_err(engine_error)
 }
 
 async fn run_plan(state: SessionState, plan: LogicalPlan) -> Result<QueryResult> {

@@ -33,6 +33,11 @@ pub(super) fn encode(name: &str, suffix: &Suffix) -> String {
     format!("{name}{SEPARATOR}{text}")
 }
 
+/// Whether the name carries anything.
+pub(super) fn has_suffix(name: &str) -> bool {
+    name.contains(SEPARATOR)
+}
+
 pub(super) fn decode(name: &str) -> Result<(&str, Option<Suffix>)> {
     let Some((plain, text)) = name.split_once(SEPARATOR) else {
         return Ok((name, None));

@@ -1,12 +1,15 @@
 use std::sync::Arc;
 
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::DataFrame;
 use tarndb_catalog::Result;
 
-use super::session;
 use super::table_provider::IcebergTableProvider;
+use super::uuid::with_uuids;
+use super::{deep, parse, session};
 use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult};
 use crate::table::{Table, engine_schema};
@@ -19,9 +22,21 @@ pub(crate) async fn scan_table(
     predicate: Option<&str>,
     limit: Option<usize>,
 ) -> Result<QueryResult> {
-    let context = SessionContext::new_with_state(session::statement_state(lake));
-    let provider = Arc::new(IcebergTableProvider::try_new(table.clone())?);
-    let mut frame = context.read_table(provider).map_err(engine_error)?;
+    let depth = predicate.map_or(Ok(0), parse::depth)?;
+    deep::future(depth, scan(lake, table, columns, predicate, limit)).await
+}
+
+async fn scan(
+    lake: &Lakehouse,
+    table: &Table,
+    columns: Option<&[String]>,
+    predicate: Option<&str>,
+    limit: Option<usize>,
+) -> Result<QueryResult> {
+    let provider = provider_as_source(Arc::new(IcebergTableProvider::try_new(table.clone())?));
+    let name = TableReference::bare(table.ident().name());
+    let plan = LogicalPlanBuilder::scan(name, provider, None).and_then(LogicalPlanBuilder::build).map_err(engine_error)?;
+    let mut frame = DataFrame::new(session::statement_state(lake), plan);
     if let Some(predicate) = predicate {
         let expr = frame.parse_sql_expr(predicate).map_err(engine_error)?;
         frame = frame.filter(expr).map_err(engine_error)?;
@@ -38,8 +53,11 @@ pub(crate) async fn scan_table(
 
 /// A SQL condition over a table's columns.
 pub(crate) fn physical_predicate(lake: &Lakehouse, table: &Table, predicate: &str) -> Result<Arc<dyn PhysicalExpr>> {
-    let schema = DFSchema::try_from(engine_schema(table.schema())?).map_err(engine_error)?;
-    let context = lake.session_context();
-    let expr = context.parse_sql_expr(predicate, &schema).map_err(engine_error)?;
-    context.create_physical_expr(expr, &schema).map_err(engine_error)
+    deep::call(parse::depth(predicate)?, || {
+        let schema = DFSchema::try_from(engine_schema(table.schema())?).map_err(engine_error)?;
+        let context = lake.session_context();
+        let expr = context.parse_sql_expr(predicate, &schema).map_err(engine_error)?;
+        let expr = with_uuids(expr, &schema).map_err(engine_error)?.data;
+        context.create_physical_expr(expr, &schema).map_err(engine_error)
+    })
 }

@@ -1,14 +1,20 @@
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use datafusion::common::config::Dialect;
 use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool, UnboundedMemoryPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::registry::FunctionRegistry;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use sysinfo::System;
 use tarndb_catalog::Result;
 
 use super::catalog_provider::LakeCatalogs;
-use super::{functions, relation};
+use super::{functions, relation, uuid};
 use crate::lakehouse::Lakehouse;
 use crate::table::Environment;
 
@@ -19,6 +25,9 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 /// Rows in a batch: larger than DataFusion's default, which its operators over these columns gain from.
 const BATCH_SIZE: usize = 16 * 1024;
+
+/// How many of the largest consumers an error names when memory runs out.
+const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4);
 
 /// By this URL DataFusion knows the lake's store. It is not that of the file system at large, which `read_parquet` and
 /// its kin use: table metadata cannot reach outside the lake.
@@ -33,16 +42,44 @@ pub(crate) fn session_context(env: &Arc<Environment>) -> Result<SessionContext> 
         .with_information_schema(true)
         .with_batch_size(BATCH_SIZE);
     config.options_mut().sql_parser.dialect = Dialect::Generic;
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(memory_pool()).build_arc().map_err(crate::error::engine_error)?;
     let state = SessionStateBuilder::new()
         .with_config(config)
+        .with_runtime_env(runtime)
         .with_default_features()
         .with_catalog_list(Arc::new(LakeCatalogs::new(Arc::clone(env))))
+        .with_type_planner(Arc::new(uuid::UuidType))
+        .with_analyzer_rules(analyzer_rules())
         .build();
-    let context = SessionContext::new_with_state(state);
+    let mut context = SessionContext::new_with_state(state);
+    context.register_expr_planner(Arc::new(uuid::UuidComparison)).map_err(crate::error::engine_error)?;
     context.runtime_env().register_object_store(store_url()?.as_ref(), env.storage.object_store());
     context.register_relation_planner(Arc::new(relation::RefuseVersions)).map_err(crate::error::engine_error)?;
     functions::register(&context);
     Ok(context)
+}
+
+/// Four fifths of the memory that this process may use, which is what DuckDB takes: operators beyond it spill, or fail
+/// with `ResourcesExhausted`. `SET datafusion.runtime.memory_limit` changes it.
+fn memory_pool() -> Arc<dyn MemoryPool> {
+    match usize::try_from(machine_memory() / 5 * 4) {
+        Ok(0) | Err(_) => Arc::new(UnboundedMemoryPool::default()),
+        Ok(limit) => Arc::new(TrackConsumersPool::new(FairSpillPool::new(limit), NAMED_CONSUMERS)),
+    }
+}
+
+/// In bytes; 0 where the system does not tell.
+fn machine_memory() -> u64 {
+    let Ok(mut system) = System::new() else { return 0 };
+    system.refresh_memory();
+    system.cgroup_limits().map_or(system.total_memory(), |limits| limits.total_memory)
+}
+
+/// DataFusion's rules, after those that have to run before types are coerced.
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(uuid::TextAsUuid)];
+    rules.extend(Analyzer::new().rules);
+    rules
 }
 
 /// A state for one statement, which remembers the tables that it resolved.

@@ -56,6 +56,25 @@ impl MetadataTable {
         Self::ALL.into_iter().find(|table| table.name() == name)
     }
 
+    /// Whether Iceberg knows a metadata table of this name that is not offered yet.
+    pub(crate) fn is_known(name: &str) -> bool {
+        const KNOWN: [&str; 12] = [
+            "entries",
+            "all_entries",
+            "data_files",
+            "delete_files",
+            "all_files",
+            "all_data_files",
+            "all_delete_files",
+            "all_manifests",
+            "metadata_log_entries",
+            "position_deletes",
+            "properties",
+            "statistics_files",
+        ];
+        KNOWN.contains(&name)
+    }
+
     fn schema(self, partition: Option<&PartitionColumn>) -> SchemaRef {
         use DataType::{Boolean, Int32, Int64, Utf8};
         let field = |name: &str, data_type: DataType, nullable: bool| Field::new(name, data_type, nullable);

@@ -3,8 +3,10 @@
 
 mod concurrency;
 mod damage;
+mod deep;
 mod faults;
 mod manifests;
+mod renames;
 mod scans;
 mod slt;
 

@@ -20,6 +20,12 @@ from ._native import (
     connect,
 )
 
+
+def read_iceberg(location: str) -> Result:
+    """A table of someone else, without a catalog: not supported yet."""
+    raise UnsupportedError(f"read_iceberg, of {location!r}, is not supported yet")
+
+
 __all__ = [
     "AlreadyExistsError",
     "CancelledError",
@@ -38,4 +44,5 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "connect",
+    "read_iceberg",
 ]

@@ -21,6 +21,25 @@ fn formats() {
 }
 
 #[test]
+fn uuids_are_printed_as_people_know_them() {
+    let sql = "SELECT UUID 'f81d4fae-7dec-11d0-a765-00a0c91e6bf6' AS id";
+    for format in ["table", "csv", "json", "ndjson", "markdown", "vertical"] {
+        let output = tarndb().args(["--format", format, "-c", sql]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("f81d4fae-7dec-11d0-a765-00a0c91e6bf6"), "{format}: {text}");
+    }
+}
+
+#[test]
+fn commands_that_are_not_offered_yet() {
+    for command in [&["maintain", "lake"][..], &["serve", "lake", "--listen", "127.0.0.1:8181"]] {
+        let output = tarndb().args(command).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("is not supported yet"));
+    }
+}
+
+#[test]
 fn errors_go_to_stderr_with_status_1_and_bad_usage_with_2() {
     let output = tarndb().args(["-c", "SELECT * FROM missing"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

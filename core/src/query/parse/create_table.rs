@@ -30,6 +30,9 @@ pub(in crate::query) struct PartitionField {
 pub(super) fn parse(tokens: &mut Tokens) -> Result<CreateTable> {
     let if_not_exists = tokens.accept(&["IF", "NOT", "EXISTS"]);
     let table = tokens.table()?;
+    if tokens.accept(&["LIKE"]) {
+        return Err(Error::unsupported("CREATE TABLE … LIKE is not supported yet"));
+    }
     let mut columns = Vec::new();
     if tokens.accept_token(&Token::LParen) {
         let mut next_id = 0;

@@ -3,20 +3,22 @@
 
 mod create_table;
 mod data_type;
+mod depth;
 mod maintain;
 mod names;
+mod not_offered;
 mod tokens;
 
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement as EngineStatement};
-use sqlparser::ast::{AlterTableOperation, Delete, Insert, ObjectType, Statement as SqlStatement};
+use sqlparser::ast::{AlterTableOperation, Delete, Insert, ObjectType, Query, Statement as SqlStatement};
 use sqlparser::dialect::GenericDialect;
 use tarndb_catalog::{Error, Result};
 
 pub(super) use create_table::{CreateTable, PartitionField, parse_transform};
-pub(super) use names::table_ident;
+pub(super) use names::{normalize, table_ident};
 pub(crate) use names::{parse_namespace, parse_table_name};
 use tokens::Tokens;
-pub use tokens::split_statements;
+pub use tokens::{ends_statement, split_statements};
 
 use iceberg::{NamespaceIdent, TableIdent};
 
@@ -78,8 +80,27 @@ pub(super) fn parse(sql: &str) -> Result<Statement> {
     if let Some(statement) = own_statement(&mut tokens)? {
         return Ok(statement);
     }
+    not_offered::refuse(&tokens)?;
     let statement = engine_statement(tokens)?;
     classify(statement)
+}
+
+/// Parses a query.
+pub(super) fn parse_query(sql: &str) -> Result<Box<Query>> {
+    if let Statement::Engine(EngineStatement::Statement(statement)) = parse(sql)?
+        && let SqlStatement::Query(query) = *statement
+    {
+        return Ok(query);
+    }
+    Err(wrong(format!("`{sql}` is not a query")))
+}
+
+/// A bound on the depth of the tree of a statement or an expression, for [`super::deep`].
+///
+/// # Errors
+/// `Unsupported` when it is too deep for any stack.
+pub(super) fn depth(sql: &str) -> Result<usize> {
+    Tokens::new(sql)?.depth()
 }
 
 /// Statements of tarndb's own grammar, told by their first words.

@@ -3,15 +3,19 @@ use sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 use tarndb_catalog::{Error, Result};
 
 use super::tokens::Tokens;
+use crate::query::relation;
 use crate::query::session::DEFAULT_NAMESPACE;
 
 /// An identifier as DataFusion normalises it: lower case unless quoted.
-pub(super) fn normalize(ident: &Ident) -> String {
+pub(in crate::query) fn normalize(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
 fn parts(name: &ObjectName) -> Result<Vec<String>> {
     let part = |part: &ObjectNamePart| match part {
+        ObjectNamePart::Identifier(ident) if relation::has_suffix(&ident.value) => {
+            Err(Error::invalid_input("an earlier version of a table cannot be changed"))
+        }
         ObjectNamePart::Identifier(ident) if ident.value.chars().any(char::is_control) => {
             Err(Error::invalid_input("a name holds a control character"))
         }

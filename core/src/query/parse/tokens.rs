@@ -8,12 +8,12 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use tarndb_catalog::{Error, Result};
 
-use super::{names, wrong};
+use super::{depth, names, wrong};
 use crate::query::relation::{self, Suffix};
 use crate::table::Version;
 
 /// A statement's tokens, without white space, and a place among them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Tokens {
     tokens: Vec<TokenWithSpan>,
     next: usize,
@@ -43,6 +43,13 @@ pub fn split_statements(sql: &str) -> Result<Vec<String>> {
     Ok(statements)
 }
 
+/// Whether the text ends with a semicolon, but for white space and comments. Text in an open quote does not.
+pub fn ends_statement(sql: &str) -> bool {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize();
+    let last = |tokens: Vec<Token>| tokens.into_iter().rfind(|token| !matches!(token, Token::Whitespace(_) | Token::EOF));
+    tokens.ok().and_then(last) == Some(Token::SemiColon)
+}
+
 /// The source text from the first to the last of the tokens.
 fn text_of(sql: &str, tokens: &[&TokenWithSpan]) -> String {
     let range = || -> Option<Range<usize>> {
@@ -67,6 +74,10 @@ impl Tokens {
         let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(wrong)?;
         let tokens = tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
         Ok(Self { tokens, next: 0 })
+    }
+
+    pub(super) fn depth(&self) -> Result<usize> {
+        depth::depth(&self.tokens)
     }
 
     pub(super) fn trim_semicolons(&mut self) {
@@ -288,5 +299,7 @@ mod tests {
         let found = split_statements("SELECT ';' -- one; \n;; INSERT INTO t VALUES ('a\nb'); \n").unwrap();
         assert_eq!(found, vec!["SELECT ';' -- one;".to_string(), "INSERT INTO t VALUES ('a\nb')".to_string()]);
         assert!(split_statements("SELECT 'open").is_err());
+        assert!(ends_statement("SELECT 1; -- said\n") && ends_statement("SELECT ';';"));
+        assert!(!ends_statement("SELECT 1") && !ends_statement("SELECT ';") && !ends_statement("SELECT 1 -- ;\n"));
     }
 }
