@@ -8,8 +8,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array};
-use arrow::compute::cast;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array};
+use arrow::buffer::NullBuffer;
+use arrow::compute::{cast, nullif};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result as EngineResult, ScalarValue, exec_datafusion_err, exec_err};
@@ -39,20 +40,6 @@ fn find(file: &Fields, logical: &Field) -> Option<usize> {
     file.iter().position(|field| field.name() == logical.name())
 }
 
-/// Whether a column of the file can be handed on as it is.
-fn same(file: &Field, logical: &Field) -> bool {
-    fn nested(file: &Fields, logical: &Fields) -> bool {
-        file.len() == logical.len()
-            && file.iter().zip(logical).all(|(f, l)| f.name() == l.name() && field_id(f) == field_id(l) && same(f, l))
-    }
-    match (file.data_type(), logical.data_type()) {
-        (DataType::Struct(f), DataType::Struct(l)) => nested(f, l),
-        (DataType::List(f), DataType::List(l)) => f.name() == l.name() && same(f, l),
-        (DataType::Map(f, _), DataType::Map(l, _)) => f.name() == l.name() && same(f, l),
-        (f, l) => f == l,
-    }
-}
-
 /// Brings an array of a file, whose fields have ids as `file` says, to the type of the table's field.
 fn adapt(array: &ArrayRef, file: &DataType, logical: &Field) -> EngineResult<ArrayRef> {
     match (file, logical.data_type()) {
@@ -60,7 +47,8 @@ fn adapt(array: &ArrayRef, file: &DataType, logical: &Field) -> EngineResult<Arr
             let source = array.as_struct();
             let children = fields.iter().map(|field| match find(file_fields, field) {
                 Some(index) => {
-                    adapt(source.column(index), file_fields.get(index).map_or(&DataType::Null, |f| f.data_type()), field)
+                    let file = file_fields.get(index).map_or(&DataType::Null, |f| f.data_type());
+                    masked(adapt(source.column(index), file, field)?, source.nulls())
                 }
                 None if !field.is_nullable() && source.len() > source.null_count() => missing(field),
                 None => Ok(new_null_array(field.data_type(), source.len())),
@@ -94,6 +82,14 @@ fn adapt(array: &ArrayRef, file: &DataType, logical: &Field) -> EngineResult<Arr
         }
         (from, to) if from == to => Ok(Arc::clone(array)),
         (_, to) => Ok(cast(array, to)?),
+    }
+}
+
+/// A field of a struct, NULL where the struct is: DataFusion takes fields out of structs without asking.
+fn masked(child: ArrayRef, parent: Option<&NullBuffer>) -> EngineResult<ArrayRef> {
+    match parent.filter(|nulls| nulls.null_count() > 0) {
+        None => Ok(child),
+        Some(nulls) => Ok(nullif(&child, &BooleanArray::new(!nulls.inner(), None))?),
     }
 }
 
@@ -180,10 +176,11 @@ impl FieldIdAdapter {
         };
         let file_field = self.physical.field(*index);
         let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(file_field.name(), *index));
-        if file_field.data_type() == logical.data_type() && (same(file_field, with_ids) || !file_field.data_type().is_nested()) {
+        let is_nested = file_field.data_type().is_nested() || logical.data_type().is_nested();
+        if !is_nested && file_field.data_type() == logical.data_type() {
             return Ok(column);
         }
-        if file_field.data_type().is_nested() || logical.data_type().is_nested() {
+        if is_nested {
             return Ok(Arc::new(AdaptExpr {
                 child: column,
                 file: Arc::new(file_field.clone()),

@@ -17,29 +17,37 @@ pub(crate) fn arrow_schema(schema: &Schema) -> Result<SchemaRef> {
 /// The schema inside the engine: strings and binaries are views, which compare and hash faster.
 pub(crate) fn engine_schema(schema: &Schema) -> Result<SchemaRef> {
     let with_ids = engine_schema_with_ids(schema)?;
-    Ok(Arc::new(without_nested_metadata(&with_ids)))
+    Ok(Arc::new(with_plain_nested_fields(&with_ids)))
 }
 
-/// The same with the field ids of nested fields, by which files are read. DataFusion compares nested types with their
-/// metadata and loses it in casts, so its plans do without.
+/// The same with the field ids of nested fields, by which files are read, and with what is required of them. DataFusion
+/// compares nested types with all of that and loses it in casts, so its plans do without; the writer checks it.
 pub(crate) fn engine_schema_with_ids(schema: &Schema) -> Result<SchemaRef> {
     let fields = fields(schema.as_struct(), Strings::View)?;
     Ok(Arc::new(ArrowSchema::new(fields)))
 }
 
-fn without_nested_metadata(schema: &ArrowSchema) -> ArrowSchema {
-    fn bare(field: &FieldRef) -> FieldRef {
-        Arc::new(Field::new(field.name(), bare_type(field.data_type()), field.is_nullable()))
+fn with_plain_nested_fields(schema: &ArrowSchema) -> ArrowSchema {
+    fn plain(field: &FieldRef, nullable: bool) -> FieldRef {
+        Arc::new(Field::new(field.name(), plain_type(field.data_type()), nullable))
     }
-    fn bare_type(of: &DataType) -> DataType {
+    fn plain_type(of: &DataType) -> DataType {
         match of {
-            DataType::Struct(fields) => DataType::Struct(fields.iter().map(bare).collect()),
-            DataType::List(item) => DataType::List(bare(item)),
-            DataType::Map(entries, sorted) => DataType::Map(bare(entries), *sorted),
+            DataType::Struct(fields) => DataType::Struct(fields.iter().map(|field| plain(field, true)).collect()),
+            DataType::List(item) => DataType::List(plain(item, true)),
+            DataType::Map(entries, sorted) => DataType::Map(plain_entries(entries), *sorted),
             other => other.clone(),
         }
     }
-    let top = schema.fields().iter().map(|field| field.as_ref().clone().with_data_type(bare_type(field.data_type())));
+    // Entries and their keys are never NULL.
+    fn plain_entries(entries: &FieldRef) -> FieldRef {
+        let pair = match entries.data_type() {
+            DataType::Struct(pair) => pair.iter().enumerate().map(|(index, field)| plain(field, index > 0)).collect(),
+            _ => Fields::empty(),
+        };
+        Arc::new(Field::new(entries.name(), DataType::Struct(pair), false))
+    }
+    let top = schema.fields().iter().map(|field| field.as_ref().clone().with_data_type(plain_type(field.data_type())));
     ArrowSchema::new(top.collect::<Fields>())
 }
 
