@@ -15,6 +15,10 @@ use crate::{Catalog, CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Resu
 /// Tables whose parsed metadata is kept. A metadata file never changes, so its location is the whole key.
 const CACHED_TABLES: usize = 256;
 
+/// The table property by which metadata files that fall out of the log of `write.metadata.previous-versions-max` entries are
+/// deleted after the commit.
+const DELETE_AFTER_COMMIT_ENABLED: &str = "write.metadata.delete-after-commit.enabled";
+
 #[derive(Debug)]
 pub(super) struct PointerCatalog<P> {
     pointers: P,
@@ -67,10 +71,10 @@ impl<P: PointerStore> PointerCatalog<P> {
         Ok(())
     }
 
-    /// Removes a metadata file that no pointer will ever name. Failing to do so only leaves an orphan.
+    /// Removes a metadata file that no pointer will ever name, or name again. Failing to do so only leaves an orphan.
     async fn discard(&self, location: &str) {
         if let Err(error) = self.storage.delete(location).await {
-            tracing::debug!(location, %error, "a metadata file that was not committed stays behind");
+            tracing::debug!(location, %error, "a metadata file that nobody names stays behind");
         }
     }
 }
@@ -81,13 +85,22 @@ pub fn table_root(metadata_location: &str) -> &str {
     folder.strip_suffix("/metadata").unwrap_or(folder)
 }
 
-fn apply(base: &LoadedTable, commit: &TableCommit) -> Result<TableMetadata> {
+/// The new metadata, and older metadata files that may go because the table asks for it.
+fn apply(base: &LoadedTable, commit: &TableCommit) -> Result<(TableMetadata, Vec<String>)> {
     let mut builder =
         TableMetadataBuilder::new_from_metadata(TableMetadata::clone(&base.metadata), Some(base.metadata_location.clone()));
     for update in &commit.updates {
         builder = update.clone().apply(builder)?;
     }
-    Ok(builder.build()?.metadata)
+    let built = builder.build()?;
+    if built.metadata.properties().get(DELETE_AFTER_COMMIT_ENABLED).is_none_or(|enabled| enabled != "true") {
+        return Ok((built.metadata, Vec::new()));
+    }
+    // The log is only text: what it names is deleted where it can be nothing but metadata of this table.
+    let folder = format!("{}/metadata/", table_root(&base.metadata_location));
+    let is_own = |location: &String| location.starts_with(&folder) && location.ends_with(".metadata.json");
+    let old = built.expired_metadata_logs.into_iter().map(|entry| entry.metadata_file).filter(is_own).collect();
+    Ok((built.metadata, old))
 }
 
 #[async_trait]
@@ -173,6 +186,7 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
         let mut files = Vec::new();
         let mut swaps = Vec::new();
         let mut results = Vec::new();
+        let mut obsolete = Vec::new();
         for commit in &commits {
             if swaps.iter().any(|swap: &PointerSwap| swap.ident == commit.ident) {
                 return Err(Error::invalid_input(format!("table `{}` is named twice in one commit", commit.ident)));
@@ -187,7 +201,8 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
                     return Ok(CommitOutcome::Conflict { ident: commit.ident.clone(), reason: error.to_string() });
                 }
             }
-            let metadata = apply(&base, commit)?;
+            let (metadata, old) = apply(&base, commit)?;
+            obsolete.extend(old);
             let location = metadata_file::next_location(&metadata, Some(&base.metadata_location), self.storage.ids().uuid());
             files.extend(commit.files.iter().cloned());
             files.push(NewFile { location: location.clone(), content: metadata_file::serialize(&metadata)?.into() });
@@ -203,6 +218,9 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
             Ok(SwapOutcome::Swapped) => {
                 for table in &results {
                     self.remember(&table.ident, &table.metadata_location, &table.metadata);
+                }
+                for location in obsolete {
+                    self.discard(&location).await;
                 }
                 Ok(CommitOutcome::Committed(results))
             }

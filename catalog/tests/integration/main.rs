@@ -38,6 +38,7 @@ conformance!(
     namespaces_are_created_listed_and_dropped,
     tables_are_created_loaded_renamed_and_dropped,
     requirements_are_checked,
+    old_metadata_files_go_when_the_table_asks,
     several_tables_commit_together_or_not_at_all,
     concurrent_commits_lose_nothing,
 );

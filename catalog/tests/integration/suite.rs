@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use iceberg::spec::{FormatVersion, NestedField, PrimitiveType, Schema, TableMetadata, TableMetadataBuilder, Type};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent, TableRequirement, TableUpdate};
 use tarndb_catalog::{Catalog, CommitOutcome, ErrorKind, TableCommit};
@@ -105,6 +106,31 @@ pub(crate) async fn requirements_are_checked(catalog: Arc<dyn Catalog>) {
     assert!(matches!(outcome, CommitOutcome::Conflict { .. }), "a commit made from another state");
     let gone = catalog.commit(vec![set(&ident("n", "none"), "k", "v", Vec::new())]).await.unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
+}
+
+pub(crate) async fn old_metadata_files_go_when_the_table_asks(catalog: Arc<dyn Catalog>) {
+    let catalog = catalog.as_ref();
+    catalog.create_namespace(&namespace("n"), HashMap::new()).await.unwrap();
+    for (name, enabled, files) in [("keeps", "false", 8), ("forgets", "true", 4)] {
+        let table = ident("n", name);
+        create(catalog, &table).await;
+        for (key, value) in
+            [("write.metadata.previous-versions-max", "3"), ("write.metadata.delete-after-commit.enabled", enabled)]
+        {
+            catalog.commit(vec![set(&table, key, value, Vec::new())]).await.unwrap();
+        }
+        for commit in 0..5 {
+            catalog.commit(vec![set(&table, "k", &commit.to_string(), Vec::new())]).await.unwrap();
+        }
+        let loaded = catalog.load_table(&table).await.unwrap();
+        assert_eq!(loaded.metadata.metadata_log().len(), 3);
+        let folder = format!("{}/metadata", loaded.metadata.location());
+        let found: Vec<_> = catalog.storage().list(&folder).unwrap().try_collect().await.unwrap();
+        assert_eq!(found.len(), files, "{name}: {found:?}");
+        for entry in loaded.metadata.metadata_log() {
+            assert!(found.iter().any(|file| file.location == entry.metadata_file), "{name}: {entry:?}");
+        }
+    }
 }
 
 pub(crate) async fn several_tables_commit_together_or_not_at_all(catalog: Arc<dyn Catalog>) {
