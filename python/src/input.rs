@@ -74,6 +74,9 @@ pub(crate) fn parameters(values: &Bound<'_, PyAny>) -> PyResult<ParamValues> {
         }
         return Ok(all.into());
     }
+    if values.is_instance_of::<pyo3::types::PyString>() || values.is_instance_of::<pyo3::types::PyBytes>() {
+        return Err(to_py(&Error::invalid_input("parameters are a list, or a dict by name, not one text")));
+    }
     let mut all = Vec::new();
     for value in values.try_iter()? {
         all.push(scalar(&value?)?);

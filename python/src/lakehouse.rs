@@ -53,7 +53,7 @@ const PLANNED: [&str; 7] = [
 #[pymethods]
 impl PyLakehouse {
     fn __getattr__(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
-        not_offered::attribute(py, "Lakehouse", &PLANNED, name)
+        Err(not_offered::attribute(py, "Lakehouse", &PLANNED, name))
     }
 
     #[pyo3(signature = (query, params=None))]
@@ -168,7 +168,8 @@ pub(crate) fn version_of(version: Option<&Bound<'_, PyAny>>, timestamp: Option<&
         (None, Some(time)) => {
             let datetime = time.py().import("datetime")?;
             let time = if time.is_instance_of::<pyo3::types::PyString>() {
-                datetime.getattr("datetime")?.call_method1("fromisoformat", (time,))?
+                let parsed = datetime.getattr("datetime")?.call_method1("fromisoformat", (time,));
+                parsed.map_err(|e| to_py(&Error::invalid_input(format!("`{time}` is not a time: {e}"))))?
             } else {
                 time.clone()
             };

@@ -1,18 +1,19 @@
 use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyTuple};
-use tarndb::Error;
+use pyo3::types::{PyDict, PyTuple};
 
-use crate::error::to_py;
+use crate::error::UnsupportedError;
 
-/// An attribute that a class lacks: for the methods among `planned` a function that raises `UnsupportedError`.
-pub(crate) fn attribute(py: Python<'_>, class: &str, planned: &[&str], name: &str) -> PyResult<Py<PyAny>> {
+/// The error of an attribute that a class lacks. For those among `planned` it is an `UnsupportedError` too, and for all an
+/// `AttributeError`, so that `hasattr` says no.
+pub(crate) fn attribute(py: Python<'_>, class: &str, planned: &[&str], name: &str) -> PyErr {
     if !planned.contains(&name) {
-        return Err(PyAttributeError::new_err(format!("'{class}' object has no attribute '{name}'")));
+        return PyAttributeError::new_err(format!("'{class}' object has no attribute '{name}'"));
     }
-    let message = format!("{class}.{name} is not supported yet");
-    let refuse = move |_: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| -> PyResult<()> {
-        Err(to_py(&Error::unsupported(message.clone())))
+    let both = || -> PyResult<Bound<'_, PyAny>> {
+        let bases = PyTuple::new(py, [py.get_type::<UnsupportedError>(), py.get_type::<PyAttributeError>()])?;
+        let kind = py.get_type::<pyo3::types::PyType>().call1(("UnsupportedError", bases, PyDict::new(py)))?;
+        kind.call1((format!("{class}.{name} is not supported yet"),))
     };
-    Ok(PyCFunction::new_closure(py, None, None, refuse)?.into_any().unbind())
+    both().map_or_else(|error| error, PyErr::from_value)
 }

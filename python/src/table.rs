@@ -77,7 +77,7 @@ const PLANNED: [&str; 6] =
 #[pymethods]
 impl PyTarnTable {
     fn __getattr__(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
-        not_offered::attribute(py, "Table", &PLANNED, name)
+        Err(not_offered::attribute(py, "Table", &PLANNED, name))
     }
 
     fn append<'py>(&self, py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {

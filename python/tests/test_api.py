@@ -93,7 +93,15 @@ def test_what_is_not_offered_yet(lake):
             call()
     with pytest.raises(AttributeError, match="nope"):
         table.nope
-    assert not hasattr(lake, "nope")
+    assert not hasattr(lake, "nope") and not hasattr(lake, "transaction")
+    for wrong in ["ab", b"ab"]:
+        with pytest.raises(tarndb.InvalidInputError, match="parameters"):
+            lake.sql("SELECT $1", wrong)
+    with pytest.raises(tarndb.InvalidInputError, match="garbage"):
+        table.expire_snapshots(older_than="garbage")
+    for query, params in [("SELECT $1", [1, 2]), ("SELECT $a", {"a": 1, "zz": 2}), ("SELECT 1", [1])]:
+        with pytest.raises(tarndb.InvalidInputError, match="parameter"):
+            lake.sql(query, params)
 
 
 def test_namespaces_and_tables(lake):

@@ -7,9 +7,10 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::ValueEnum;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 use futures::TryStreamExt;
 use tarndb::{Error, QueryResult};
+use terminal_size::{Width, terminal_size_of};
 use uuid::Uuid;
 
 use crate::Failure;
@@ -60,10 +61,9 @@ impl Format {
                 Ok(())
             }
             Format::Csv => {
-                let mut writer = WriterBuilder::new().with_header(true).build(out);
-                writer.write(&flat(&RecordBatch::new_empty(schema))?).map_err(broken)?;
+                csv(&flat(&RecordBatch::new_empty(schema))?, true, out)?;
                 while let Some(batch) = next(&mut rows).await? {
-                    writer.write(&flat(&batch)?).map_err(broken)?;
+                    csv(&flat(&batch)?, false, out)?;
                 }
                 Ok(())
             }
@@ -97,6 +97,10 @@ impl Format {
         } else {
             comfy_table::presets::ASCII_FULL_CONDENSED
         });
+        // Wide rows are folded where a person reads them, and left alone where a program does.
+        if let (Format::Table, Some((Width(width), _))) = (self, terminal_size_of(std::io::stdout())) {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        }
         table.set_header(schema.fields().iter().map(|field| field.name().clone()));
         for (column, field) in table.column_iter_mut().zip(schema.fields()) {
             if field.data_type().is_numeric() {
@@ -120,6 +124,13 @@ impl Format {
         }
         Ok(())
     }
+}
+
+/// The writer of CSV loses why it could not write, so it writes to memory.
+fn csv(batch: &RecordBatch, header: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    WriterBuilder::new().with_header(header).build(&mut text).write(batch).map_err(broken)?;
+    Ok(out.write_all(&text)?)
 }
 
 /// The next rows, with UUIDs as the text that people know them by.

@@ -42,11 +42,13 @@ struct Arguments {
 
 fn main() -> ExitCode {
     // Commands of their own, whose arguments are others.
-    if let Some(command @ ("maintain" | "serve")) = std::env::args().nth(1).as_deref() {
-        report(&format!("`tarndb {command}` is not supported yet; a folder of this name is `./{command}`"));
-        return ExitCode::FAILURE;
+    if let Some(command) = std::env::args().nth(1).filter(|first| is_command(first)) {
+        return refuse(&command);
     }
     let arguments = Arguments::parse();
+    if let Some(command) = arguments.location.as_deref().filter(|location| is_command(location)) {
+        return refuse(command);
+    }
     // One thread more than operators use at once: while they compute, it sees Ctrl-C.
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get() + 1);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
@@ -67,6 +69,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_command(argument: &str) -> bool {
+    matches!(argument, "maintain" | "serve")
+}
+
+fn refuse(command: &str) -> ExitCode {
+    report(&format!("`tarndb {command}` is not supported yet; a folder of this name is `./{command}`"));
+    ExitCode::FAILURE
 }
 
 /// Why the shell ends before its work is done.

@@ -32,26 +32,36 @@ impl<P: PointerStore> PointerCatalog<P> {
     }
 
     async fn load(&self, ident: &TableIdent) -> Result<LoadedTable> {
-        let metadata_location = self.pointers.get(ident).await?.ok_or_else(|| no_such_table(ident))?;
+        loop {
+            let metadata_location = self.pointers.get(ident).await?.ok_or_else(|| no_such_table(ident))?;
+            match self.load_at(ident, &metadata_location).await {
+                // The file may have been one of the old ones that go, if others committed meanwhile.
+                Err(_) if self.pointers.get(ident).await?.is_none_or(|now| now != metadata_location) => {}
+                loaded => return loaded,
+            }
+        }
+    }
+
+    async fn load_at(&self, ident: &TableIdent, metadata_location: &str) -> Result<LoadedTable> {
         let cached = self
             .parsed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(ident)
-            .filter(|(location, _)| *location == metadata_location)
+            .filter(|(location, _)| location == metadata_location)
             .map(|(_, metadata)| Arc::clone(metadata));
         let metadata = match cached {
             Some(metadata) => metadata,
             None => {
-                self.storage.allow(table_root(&metadata_location));
-                let read = metadata_file::read(&self.storage, &metadata_location);
+                self.storage.allow(table_root(metadata_location));
+                let read = metadata_file::read(&self.storage, metadata_location);
                 // What the file says of its location is no reason to leave the lake.
                 let metadata = Arc::new(read.await.map_err(|e| e.with_context("table", ident.to_string()))?);
-                self.remember(ident, &metadata_location, &metadata);
+                self.remember(ident, metadata_location, &metadata);
                 metadata
             }
         };
-        Ok(LoadedTable { ident: ident.clone(), metadata_location, metadata })
+        Ok(LoadedTable { ident: ident.clone(), metadata_location: metadata_location.to_string(), metadata })
     }
 
     fn remember(&self, ident: &TableIdent, location: &str, metadata: &Arc<TableMetadata>) {
@@ -93,7 +103,7 @@ fn apply(base: &LoadedTable, commit: &TableCommit) -> Result<(TableMetadata, Vec
         builder = update.clone().apply(builder)?;
     }
     let built = builder.build()?;
-    if built.metadata.properties().get(DELETE_AFTER_COMMIT_ENABLED).is_none_or(|enabled| enabled != "true") {
+    if built.metadata.properties().get(DELETE_AFTER_COMMIT_ENABLED).is_none_or(|enabled| !enabled.eq_ignore_ascii_case("true")) {
         return Ok((built.metadata, Vec::new()));
     }
     // The log is only text: what it names is deleted where it can be nothing but metadata of this table.
@@ -219,8 +229,8 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
                 for table in &results {
                     self.remember(&table.ident, &table.metadata_location, &table.metadata);
                 }
-                for location in obsolete {
-                    self.discard(&location).await;
+                for (location, error) in self.storage.delete_all(obsolete).await {
+                    tracing::debug!(location, %error, "an old metadata file stays behind");
                 }
                 Ok(CommitOutcome::Committed(results))
             }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -6,12 +7,14 @@ use std::task::{Context, Poll};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use futures::FutureExt;
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use tarndb_catalog::Result;
+use tarndb_catalog::{Error, Result};
 
-use crate::error::engine_error;
+use crate::error::{engine_error, to_engine_error};
 
 /// The rows of a statement, as a stream of Arrow batches.
 ///
@@ -36,8 +39,11 @@ impl QueryResult {
         let sender = builder.tx();
         builder.spawn(async move {
             let mut rows = rows;
-            while let Some(batch) = rows.next().await {
-                if sender.send(batch).await.is_err() {
+            while let Some(batch) =
+                AssertUnwindSafe(rows.next()).catch_unwind().await.unwrap_or_else(|panic| Some(panicked(panic)))
+            {
+                let failed = batch.is_err();
+                if sender.send(batch).await.is_err() || failed {
                     break;
                 }
             }
@@ -87,6 +93,12 @@ impl Stream for QueryResult {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.batches.as_mut().poll_next(cx)
     }
+}
+
+/// A panic of a library below ends the statement, and not the process of the user.
+fn panicked<T>(panic: Box<dyn std::any::Any + Send>) -> std::result::Result<T, DataFusionError> {
+    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Err(to_engine_error(Error::internal(format!("the statement panicked: {}", message.unwrap_or("no message")))))
 }
 
 fn plain_type(of: &DataType) -> DataType {

@@ -17,6 +17,25 @@ pub(crate) async fn check_owned(table: &Table) -> Result<()> {
     if env.storage.path(env.storage.root())?.prefix_matches(&own) {
         return Err(Error::invalid_input(format!("the folder of `{ident}` holds the whole lake, so nothing in it is removed")));
     }
+    if let Some(other) = overlapping(table).await? {
+        // The other may be this very table, under a name that it was given meanwhile.
+        match table.refresh().await {
+            Err(gone) if matches!(gone.kind(), ErrorKind::CommitConflict | ErrorKind::NotFound) => return Err(gone),
+            _ => return Err(overlap(ident, &other)),
+        }
+    }
+    Ok(())
+}
+
+/// The error of removing what may be another table's too.
+pub(crate) fn overlap(ident: &TableIdent, other: &TableIdent) -> Error {
+    Error::invalid_input(format!("the folder of `{ident}` overlaps that of `{other}`, whose files could go with its own"))
+}
+
+/// A table whose folder is, holds or lies in this one's.
+pub(crate) async fn overlapping(table: &Table) -> Result<Option<TableIdent>> {
+    let (env, ident) = (table.env(), table.ident());
+    let own = env.storage.path(table.location())?;
     for namespace in env.catalog.list_namespaces().await? {
         for other in env.catalog.list_tables(&namespace).await? {
             if other == *ident {
@@ -25,20 +44,12 @@ pub(crate) async fn check_owned(table: &Table) -> Result<()> {
             for folder in folders(env, &other).await {
                 let Ok(path) = env.storage.path(&folder) else { continue };
                 if own.prefix_matches(&path) || path.prefix_matches(&own) {
-                    // The other may be this very table, under a name that it was given meanwhile.
-                    if let Err(replaced) = table.refresh().await
-                        && replaced.kind() == ErrorKind::CommitConflict
-                    {
-                        return Err(replaced);
-                    }
-                    return Err(Error::invalid_input(format!(
-                        "the folder of `{ident}` overlaps that of `{other}`, whose files could go with its own"
-                    )));
+                    return Ok(Some(other));
                 }
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Where a table's files are: by its metadata, and, also when that cannot be read, by where the metadata is.

@@ -17,7 +17,7 @@ use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult, write_batches};
 use crate::table::{Table, iceberg_type};
 use crate::transaction::create_with_rows;
-use crate::writer::Matching;
+use crate::writer::{Matching, check_properties};
 
 /// What a table is created with.
 #[derive(Debug)]
@@ -79,8 +79,11 @@ pub(super) async fn run(lake: &Lakehouse, statement: CreateTable) -> Result<Quer
     let (state, plan) = plan(lake, query, None).await?;
     let memory = Arc::clone(&state.runtime_env().memory_pool);
     let rows = run_plan(state, plan).await?;
+    let rows_schema = Arc::clone(rows.schema());
+    // DataFusion's own clock has nanoseconds.
+    let rows = rows.and_then(|batch| futures::future::ready(with_microseconds(&batch)));
     // What a query happens not to answer NULL for is no promise about rows to come.
-    let columns = columns_of(&Arc::new(nullable(rows.schema())))?;
+    let columns = columns_of(&Arc::new(nullable(&rows_schema)))?;
     let new = NewTable::new(columns, partition_by, properties);
     match create_table_from(lake, &ident, new, rows.boxed(), &memory).await {
         Ok(count) => QueryResult::counts(&[("rows", count)]),
@@ -97,7 +100,6 @@ pub(crate) async fn create_table_from(
     memory: &Arc<dyn MemoryPool>,
 ) -> Result<u64> {
     let staged = stage(lake, ident, new).await?;
-    let rows = rows.and_then(|batch| futures::future::ready(with_microseconds(&batch)));
     let files = write_batches(&staged, rows, Matching::ByPosition, memory).await?;
     let count = files.iter().map(|written| written.file.record_count()).sum();
     if files.is_empty() {
@@ -180,7 +182,9 @@ async fn stage(lake: &Lakehouse, ident: &TableIdent, new: NewTable) -> Result<Ta
         .build();
     let metadata = TableMetadataBuilder::from_table_creation(creation)?.assign_uuid(uuid).build()?.metadata;
     let loaded = LoadedTable { ident: ident.clone(), metadata_location: String::new(), metadata: Arc::new(metadata) };
-    Ok(Table::new(Arc::clone(env), loaded))
+    let table = Table::new(Arc::clone(env), loaded);
+    check_properties(&table)?;
+    Ok(table)
 }
 
 /// A name as part of a path: what is unusual becomes `_`; the table's uuid keeps it unique.

@@ -3,7 +3,7 @@ use iceberg::{NamespaceIdent, TableIdent};
 use tarndb_catalog::{ErrorKind, Result};
 
 use crate::lakehouse::{Lakehouse, QueryResult};
-use crate::maintenance::check_owned;
+use crate::maintenance::{check_owned, overlap, overlapping};
 
 pub(super) async fn run(lake: &Lakehouse, table: &TableIdent, if_exists: bool, purge: bool) -> Result<QueryResult> {
     match drop_table(lake, table, purge).await {
@@ -22,7 +22,9 @@ pub(crate) async fn drop_table(lake: &Lakehouse, ident: &TableIdent, purge: bool
     check_owned(&table).await?;
     env.catalog.drop_table(ident, Some(table.metadata().uuid())).await?;
     // Someone may have named the folder meanwhile: only what nobody names any more goes.
-    check_owned(&table).await?;
+    if let Some(other) = overlapping(&table).await? {
+        return Err(overlap(ident, &other));
+    }
     let files: Vec<_> = env.storage.list(table.location())?.map_ok(|object| object.location).try_collect().await?;
     for (location, error) in env.storage.delete_all(files).await {
         tracing::warn!(location, %error, "a file of a dropped table stays behind");

@@ -9,6 +9,7 @@
 
 mod blocking;
 mod catalog_provider;
+mod coercion;
 mod create_table;
 mod deep;
 mod delete;
@@ -61,7 +62,7 @@ async fn run_statement(lake: &Lakehouse, sql: &str, params: Option<ParamValues>)
         Statement::DropNamespace { name, if_exists, cascade } => drop::drop_namespace(lake, &name, if_exists, cascade).await,
         Statement::CreateTable(statement) => create_table::run(lake, *statement).await,
         Statement::DropTable { table, if_exists, purge } => drop::run(lake, &table, if_exists, purge).await,
-        Statement::RenameTable { from, to } => rename::run(lake, &from, &to).await,
+        Statement::RenameTable { from, to, if_exists } => rename::run(lake, &from, &to, if_exists).await,
         Statement::Delete(statement) => delete::run(lake, *statement, params).await,
         Statement::Insert(statement) => insert::run(lake, statement, params).await,
         Statement::Optimize { table, filter } => rewrite::run(lake, &table, filter).await,
@@ -98,8 +99,9 @@ fn names_catalog(statement: &EnginePlanStatement) -> bool {
 /// The logical plan of a statement of DataFusion's. Each table is resolved once, so that the statement sees one snapshot
 /// of it however often it names it.
 async fn plan(lake: &Lakehouse, statement: EngineStatement, params: Option<ParamValues>) -> Result<(SessionState, LogicalPlan)> {
-    let state = session::statement_state(lake);
+    let mut state = session::statement_state(lake);
     let plan = plan_in(&state, statement, params).await?;
+    session::suit(&mut state, &plan).map_err(engine_error)?;
     Ok((state, plan))
 }
 
@@ -107,11 +109,27 @@ async fn plan_in(state: &SessionState, statement: EngineStatement, params: Optio
     let planned = state.statement_to_plan(statement).await;
     let plan = planned.map_err(|e| catalog_provider::planning_error(state.catalog_list().as_ref(), e))?;
     let plan = match params {
-        Some(params) => plan.with_param_values(params).map_err(engine_error)?,
+        Some(params) => {
+            check_used(&params, &plan)?;
+            plan.with_param_values(params).map_err(engine_error)?
+        }
         None => plan,
     };
     // Again in the analyzer, but what tarndb itself reads off a plan has to be in shape before.
-    uuid::TextAsUuid.analyze(plan, state.config_options()).map_err(engine_error)
+    coercion::Coercion.analyze(plan, state.config_options()).map_err(engine_error)
+}
+
+/// A value that the statement does not use is a mistake of who gave it.
+fn check_used(params: &ParamValues, plan: &LogicalPlan) -> Result<()> {
+    let used = plan.get_parameter_names().map_err(engine_error)?;
+    let given: Vec<String> = match params {
+        ParamValues::List(values) => (1..=values.len()).map(|number| format!("${number}")).collect(),
+        ParamValues::Map(values) => values.keys().map(|name| format!("${name}")).collect(),
+    };
+    match given.iter().find(|name| !used.contains(*name)) {
+        Some(name) => Err(Error::invalid_input(format!("the statement does not use the parameter `{name}`"))),
+        None => Ok(()),
+    }
 }
 
 async fn run_plan(state: SessionState, plan: LogicalPlan) -> Result<QueryResult> {

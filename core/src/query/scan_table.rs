@@ -7,8 +7,8 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::DataFrame;
 use tarndb_catalog::Result;
 
+use super::coercion::coerce;
 use super::table_provider::IcebergTableProvider;
-use super::uuid::with_uuids;
 use super::{deep, parse, session};
 use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult};
@@ -38,7 +38,7 @@ async fn scan(
     let plan = LogicalPlanBuilder::scan(name, provider, None).and_then(LogicalPlanBuilder::build).map_err(engine_error)?;
     let mut frame = DataFrame::new(session::statement_state(lake), plan);
     if let Some(predicate) = predicate {
-        let expr = frame.parse_sql_expr(predicate).map_err(engine_error)?;
+        let expr = frame.parse_sql_expr(&parse::expression(predicate)?).map_err(engine_error)?;
         frame = frame.filter(expr).map_err(engine_error)?;
     }
     if let Some(columns) = columns {
@@ -56,8 +56,8 @@ pub(crate) fn physical_predicate(lake: &Lakehouse, table: &Table, predicate: &st
     deep::call(parse::depth(predicate)?, || {
         let schema = DFSchema::try_from(engine_schema(table.schema())?).map_err(engine_error)?;
         let context = lake.session_context();
-        let expr = context.parse_sql_expr(predicate, &schema).map_err(engine_error)?;
-        let expr = with_uuids(expr, &schema).map_err(engine_error)?.data;
+        let expr = context.parse_sql_expr(&parse::expression(predicate)?, &schema).map_err(engine_error)?;
+        let expr = coerce(expr, &schema).map_err(engine_error)?.data;
         context.create_physical_expr(expr, &schema).map_err(engine_error)
     })
 }

@@ -1,20 +1,23 @@
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use datafusion::common::Result as EngineResult;
 use datafusion::common::config::Dialect;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool, UnboundedMemoryPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::registry::FunctionRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use sysinfo::System;
+use sysinfo::{ProcessesToUpdate, System};
 use tarndb_catalog::Result;
 
 use super::catalog_provider::LakeCatalogs;
-use super::{functions, relation, uuid};
+use super::{coercion, functions, relation};
 use crate::lakehouse::Lakehouse;
 use crate::table::Environment;
 
@@ -41,18 +44,22 @@ pub(crate) fn session_context(env: &Arc<Environment>) -> Result<SessionContext> 
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
         .with_batch_size(BATCH_SIZE);
-    config.options_mut().sql_parser.dialect = Dialect::Generic;
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(memory_pool()).build_arc().map_err(crate::error::engine_error)?;
+    let options = config.options_mut();
+    options.sql_parser.dialect = Dialect::Generic;
+    // It filters by the bounds of one aggregate what another one needs too.
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    let runtime =
+        RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&MEMORY_POOL)).build_arc().map_err(crate::error::engine_error)?;
     let state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
         .with_catalog_list(Arc::new(LakeCatalogs::new(Arc::clone(env))))
-        .with_type_planner(Arc::new(uuid::UuidType))
+        .with_type_planner(Arc::new(coercion::IcebergTypes))
         .with_analyzer_rules(analyzer_rules())
         .build();
     let mut context = SessionContext::new_with_state(state);
-    context.register_expr_planner(Arc::new(uuid::UuidComparison)).map_err(crate::error::engine_error)?;
+    context.register_expr_planner(Arc::new(coercion::Comparison)).map_err(crate::error::engine_error)?;
     context.runtime_env().register_object_store(store_url()?.as_ref(), env.storage.object_store());
     context.register_relation_planner(Arc::new(relation::RefuseVersions)).map_err(crate::error::engine_error)?;
     functions::register(&context);
@@ -60,26 +67,45 @@ pub(crate) fn session_context(env: &Arc<Environment>) -> Result<SessionContext> 
 }
 
 /// Four fifths of the memory that this process may use, which is what DuckDB takes: operators beyond it spill, or fail
-/// with `ResourcesExhausted`. `SET datafusion.runtime.memory_limit` changes it.
-fn memory_pool() -> Arc<dyn MemoryPool> {
-    match usize::try_from(machine_memory() / 5 * 4) {
-        Ok(0) | Err(_) => Arc::new(UnboundedMemoryPool::default()),
-        Ok(limit) => Arc::new(TrackConsumersPool::new(FairSpillPool::new(limit), NAMED_CONSUMERS)),
-    }
-}
+/// with `ResourcesExhausted`. All lakes of a process share it; `SET datafusion.runtime.memory_limit` gives one of them a pool
+/// of its own.
+static MEMORY_POOL: LazyLock<Arc<dyn MemoryPool>> = LazyLock::new(|| match usize::try_from(process_memory() / 5 * 4) {
+    Ok(0) | Err(_) => Arc::new(UnboundedMemoryPool::default()),
+    Ok(limit) => Arc::new(TrackConsumersPool::new(FairSpillPool::new(limit), NAMED_CONSUMERS)),
+});
 
 /// In bytes; 0 where the system does not tell.
-fn machine_memory() -> u64 {
-    let Ok(mut system) = System::new() else { return 0 };
+fn process_memory() -> u64 {
+    let (Ok(mut system), Ok(pid)) = (System::new(), sysinfo::get_current_pid()) else { return 0 };
     system.refresh_memory();
-    system.cgroup_limits().map_or(system.total_memory(), |limits| limits.total_memory)
+    system.refresh_processes(ProcessesToUpdate::Some(&[pid]), false);
+    let machine = system.total_memory();
+    let own = system.process(pid).and_then(|process| process.cgroup_limits());
+    let limits = [own, system.cgroup_limits()].into_iter().flatten().map(|limits| limits.total_memory);
+    limits.filter(|limit| *limit > 0).fold(machine, u64::min)
 }
 
 /// DataFusion's rules, after those that have to run before types are coerced.
 fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(uuid::TextAsUuid)];
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(coercion::Coercion)];
     rules.extend(Analyzer::new().rules);
     rules
+}
+
+/// Settings for one statement: the filter that a join makes of one side for the other knows nothing of the NULLs there,
+/// which decide what `NOT IN` of a subquery answers.
+pub(super) fn suit(state: &mut SessionState, plan: &LogicalPlan) -> EngineResult<()> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            found |= expr.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_))))?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    if found {
+        state.config_mut().options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
+    }
+    Ok(())
 }
 
 /// A state for one statement, which remembers the tables that it resolved.

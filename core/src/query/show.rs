@@ -62,7 +62,9 @@ fn type_name(of: &Type) -> String {
         Type::List(list) => format!("list<{}>", type_name(&list.element_field.field_type)),
         Type::Map(map) => format!("map<{}, {}>", type_name(&map.key_field.field_type), type_name(&map.value_field.field_type)),
         Type::Struct(of) => {
-            let fields = of.fields().iter().map(|field| format!("{}: {}", field.name, type_name(&field.field_type)));
+            let required = |field: &NestedFieldRef| if field.required { " not null" } else { "" };
+            let fields = of.fields().iter();
+            let fields = fields.map(|field| format!("{}: {}{}", field.name, type_name(&field.field_type), required(field)));
             format!("struct<{}>", fields.collect::<Vec<_>>().join(", "))
         }
     }

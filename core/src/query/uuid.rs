@@ -1,5 +1,4 @@
-//! UUIDs in SQL. They are 16 bytes with the Arrow extension `arrow.uuid`, which DataFusion neither casts to and from text
-//! nor compares with it.
+//! UUIDs: 16 bytes with the Arrow extension `arrow.uuid`, from text and to text.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,19 +7,10 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, StringBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result as EngineResult, ScalarValue, exec_err, plan_err};
-use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList, TryCast};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, TypePlanner};
-use datafusion::logical_expr::utils::merge_schema;
+use datafusion::common::{Result as EngineResult, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
-use datafusion::optimizer::AnalyzerRule;
-use sqlparser::ast::BinaryOperator;
 use uuid::Uuid;
 
 const EXTENSION_KEY: &str = "ARROW:extension:name";
@@ -32,133 +22,9 @@ pub(super) fn is_uuid_field(field: &Field) -> bool {
         && field.metadata().get(EXTENSION_KEY).is_some_and(|name| name == EXTENSION)
 }
 
-fn uuid_field(name: &str) -> FieldRef {
+pub(super) fn uuid_field(name: &str) -> FieldRef {
     let metadata = HashMap::from([(EXTENSION_KEY.to_string(), EXTENSION.to_string())]);
     Arc::new(Field::new(name, DataType::FixedSizeBinary(16), true).with_metadata(metadata))
-}
-
-/// The type `UUID` of SQL.
-#[derive(Debug)]
-pub(super) struct UuidType;
-
-impl TypePlanner for UuidType {
-    fn plan_type_field(&self, sql_type: &sqlparser::ast::DataType) -> EngineResult<Option<FieldRef>> {
-        Ok(matches!(sql_type, sqlparser::ast::DataType::Uuid).then(|| uuid_field("uuid")))
-    }
-}
-
-/// Reads text as UUID where it is compared with one: DataFusion asks for the type of a comparison before [`TextAsUuid`]
-/// has seen it.
-#[derive(Debug)]
-pub(super) struct UuidComparison;
-
-impl ExprPlanner for UuidComparison {
-    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> EngineResult<PlannerResult<RawBinaryExpr>> {
-        let RawBinaryExpr { op, left, right } = expr;
-        let compares = matches!(
-            op,
-            BinaryOperator::Eq
-                | BinaryOperator::NotEq
-                | BinaryOperator::Lt
-                | BinaryOperator::LtEq
-                | BinaryOperator::Gt
-                | BinaryOperator::GtEq
-        );
-        let (left, right) = if compares { both_uuids(left, right, schema).data } else { (left, right) };
-        Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
-    }
-}
-
-/// Makes casts between text and UUID, and comparisons of the two, calls of functions that do it. It runs before types are
-/// coerced.
-#[derive(Debug)]
-pub(super) struct TextAsUuid;
-
-impl AnalyzerRule for TextAsUuid {
-    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> EngineResult<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(rewrite_node)?.data)
-    }
-
-    fn name(&self) -> &str {
-        "text_as_uuid"
-    }
-}
-
-fn rewrite_node(plan: LogicalPlan) -> EngineResult<Transformed<LogicalPlan>> {
-    let mut schema = merge_schema(&plan.inputs());
-    if let LogicalPlan::TableScan(scan) = &plan {
-        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
-    }
-    let names = NamePreserver::new(&plan);
-    let rewritten = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        Ok(with_uuids(expr, &schema)?.update_data(|expr| name.restore(expr)))
-    })?;
-    if !rewritten.transformed {
-        return Ok(rewritten);
-    }
-    rewritten.map_data(LogicalPlan::recompute_schema)
-}
-
-/// The expression with text read as UUID where one is meant.
-pub(super) fn with_uuids(expr: Expr, schema: &DFSchema) -> EngineResult<Transformed<Expr>> {
-    expr.transform_up(|expr| {
-        Ok(match expr {
-            Expr::Cast(Cast { expr, field }) if is_uuid_field(&field) && is_text(&expr, schema) => {
-                Transformed::yes(TO_UUID.call(vec![*expr]))
-            }
-            Expr::TryCast(TryCast { expr, field }) if is_uuid_field(&field) && is_text(&expr, schema) => {
-                Transformed::yes(TRY_TO_UUID.call(vec![*expr]))
-            }
-            Expr::Cast(Cast { expr, field }) if field.data_type().is_string() && is_uuid(&expr, schema) => {
-                let text = Expr::Cast(Cast { expr: Box::new(UUID_TEXT.call(vec![*expr])), field });
-                Transformed::yes(text)
-            }
-            Expr::TryCast(TryCast { expr, field }) if field.data_type().is_string() && is_uuid(&expr, schema) => {
-                let text = Expr::TryCast(TryCast { expr: Box::new(UUID_TEXT.call(vec![*expr])), field });
-                Transformed::yes(text)
-            }
-            Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => both_uuids(*left, *right, schema)
-                .update_data(|(left, right)| Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })),
-            Expr::InList(InList { expr, list, negated }) if is_uuid(&expr, schema) => {
-                let list = list.into_iter().map(|item| text_to_uuid(item, schema)).collect();
-                Transformed::yes(Expr::InList(InList { expr, list, negated }))
-            }
-            Expr::Between(Between { expr, negated, low, high }) if is_uuid(&expr, schema) => {
-                let bound = |of: Box<Expr>| Box::new(text_to_uuid(*of, schema));
-                Transformed::yes(Expr::Between(Between { expr, negated, low: bound(low), high: bound(high) }))
-            }
-            other => Transformed::no(other),
-        })
-    })
-}
-
-fn compares(op: Operator) -> bool {
-    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
-    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
-}
-
-fn both_uuids(left: Expr, right: Expr, schema: &DFSchema) -> Transformed<(Expr, Expr)> {
-    if is_uuid(&left, schema) && is_text(&right, schema) {
-        Transformed::yes((left, TO_UUID.call(vec![right])))
-    } else if is_text(&left, schema) && is_uuid(&right, schema) {
-        Transformed::yes((TO_UUID.call(vec![left]), right))
-    } else {
-        Transformed::no((left, right))
-    }
-}
-
-fn text_to_uuid(expr: Expr, schema: &DFSchema) -> Expr {
-    if is_text(&expr, schema) { TO_UUID.call(vec![expr]) } else { expr }
-}
-
-fn is_uuid(expr: &Expr, schema: &DFSchema) -> bool {
-    // What has no type here is for DataFusion to tell.
-    expr.to_field(schema).is_ok_and(|(_, field)| is_uuid_field(&field))
-}
-
-fn is_text(expr: &Expr, schema: &DFSchema) -> bool {
-    expr.get_type(schema).is_ok_and(|of| of.is_string())
 }
 
 /// What a function of this file does.
@@ -176,9 +42,9 @@ struct Convert {
     signature: Signature,
 }
 
-static TO_UUID: LazyLock<ScalarUDF> = LazyLock::new(|| Convert::function(Conversion::ToUuid));
-static TRY_TO_UUID: LazyLock<ScalarUDF> = LazyLock::new(|| Convert::function(Conversion::TryToUuid));
-static UUID_TEXT: LazyLock<ScalarUDF> = LazyLock::new(|| Convert::function(Conversion::ToText));
+pub(super) static TO_UUID: LazyLock<ScalarUDF> = LazyLock::new(|| Convert::function(Conversion::ToUuid));
+pub(super) static TRY_TO_UUID: LazyLock<ScalarUDF> = LazyLock::new(|| Convert::function(Conversion::TryToUuid));
+pub(super) static UUID_TEXT: LazyLock<ScalarUDF> = LazyLock::new(|| Convert::function(Conversion::ToText));
 
 impl Convert {
     fn function(conversion: Conversion) -> ScalarUDF {
@@ -186,6 +52,9 @@ impl Convert {
     }
 
     fn uuids(&self, values: &ArrayRef) -> EngineResult<ArrayRef> {
+        if *values.data_type() == DataType::FixedSizeBinary(16) {
+            return Ok(Arc::clone(values));
+        }
         let text = cast(values, &DataType::Utf8)?;
         let mut uuids = FixedSizeBinaryBuilder::with_capacity(text.len(), 16);
         for value in text.as_string::<i32>() {

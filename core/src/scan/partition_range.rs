@@ -44,6 +44,15 @@ pub(super) fn range(transform: &Transform, source: &DataType, value: &PrimitiveL
 
 fn truncated(width: u32, source: &DataType, value: &PrimitiveLiteral) -> Range {
     let width = i128::from(width);
+    // Truncation wraps around below the smallest value of a type: what lies this high may stand for the smallest.
+    let wrapped = match value {
+        PrimitiveLiteral::Int(n) => i128::from(*n) > i128::from(i32::MAX) - width,
+        PrimitiveLiteral::Long(n) => i128::from(*n) > i128::from(i64::MAX) - width,
+        _ => false,
+    };
+    if wrapped {
+        return Range::default();
+    }
     let upper = match value {
         PrimitiveLiteral::Int(n) => i32::try_from(i128::from(*n) + width - 1).ok().map(PrimitiveLiteral::Int),
         PrimitiveLiteral::Long(n) => i64::try_from(i128::from(*n) + width - 1).ok().map(PrimitiveLiteral::Long),
@@ -120,6 +129,8 @@ mod tests {
     fn truncation() {
         let ints = range(&Transform::Truncate(10), &DataType::Int32, &PrimitiveLiteral::Int(-10));
         assert_eq!(ints, Range { lower: Some(ScalarValue::Int32(Some(-10))), upper: Some(ScalarValue::Int32(Some(-1))) });
+        let wrapped = range(&Transform::Truncate(10), &DataType::Int32, &PrimitiveLiteral::Int(2_147_483_646));
+        assert_eq!(wrapped, Range::default());
         let text = |s: &str| range(&Transform::Truncate(3), &DataType::Utf8View, &PrimitiveLiteral::String(s.into()));
         assert_eq!(text("abc").upper, Some(ScalarValue::Utf8View(Some("abd".into()))));
         assert_eq!(text("ab").upper, Some(ScalarValue::Utf8View(Some("ab".into()))));

@@ -383,13 +383,17 @@ impl ManifestStatistics<'_> {
                 if is_float(data_type) {
                     return None;
                 }
-                let bytes = match end {
-                    End::Lower => summary.lower_bound.as_ref()?,
-                    End::Upper => summary.upper_bound.as_ref()?,
+                let range = |bytes: &[u8]| {
+                    let value = Datum::try_from_bytes(bytes, field.result_type.clone()).ok()?;
+                    Some(partition_range::range(&field.transform, data_type, value.literal()))
                 };
-                let value = Datum::try_from_bytes(bytes, field.result_type.clone()).ok()?;
-                let range = partition_range::range(&field.transform, data_type, value.literal());
-                if end == End::Lower { range.lower } else { range.upper }
+                let highest = range(summary.upper_bound.as_ref()?)?;
+                match end {
+                    // Values of which nothing is known, such as those that wrapped around, may belong at this end.
+                    End::Lower if highest == Range::default() => None,
+                    End::Lower => range(summary.lower_bound.as_ref()?)?.lower,
+                    End::Upper => highest.upper,
+                }
             });
             result = coalesce(result, scalars_to_array(data_type, ends));
         }

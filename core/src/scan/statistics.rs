@@ -81,5 +81,22 @@ pub(super) fn of_scan(
         Statistics::try_merge_iter(per_file.iter(), schema).unwrap_or_else(|_| Statistics::new_unknown(schema))
     };
     let keep = per_file.len() <= MAX_FILES_WITH_STATISTICS;
-    (per_file.into_iter().map(|statistics| keep.then_some(statistics)).collect(), total)
+    let per_file = per_file.into_iter().map(|statistics| keep.then(|| with_countable_ranges(statistics)));
+    (per_file.collect(), with_countable_ranges(total))
+}
+
+/// The optimizer counts the values between the bounds in 64 bits, and fails where they are all that there are.
+fn with_countable_ranges(mut statistics: Statistics) -> Statistics {
+    for column in &mut statistics.column_statistics {
+        let number = |bound: &Precision<ScalarValue>| match bound.get_value()?.cast_to(&DataType::Int64).ok()? {
+            ScalarValue::Int64(number) => number,
+            _ => None,
+        };
+        if let (Some(min), Some(max)) = (number(&column.min_value), number(&column.max_value))
+            && max.checked_sub(min).is_none()
+        {
+            (column.min_value, column.max_value) = (Precision::Absent, Precision::Absent);
+        }
+    }
+    statistics
 }

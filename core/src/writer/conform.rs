@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Decimal128Type, Field, SchemaRef, TimeUnit, TimestampNanosecondType};
 use tarndb_catalog::{Error, Result};
 
 /// How the columns of a batch find those of a table.
@@ -77,6 +77,12 @@ fn convert(array: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         _ => array,
     };
     match (array.data_type(), field.data_type()) {
+        // Arithmetic does not check that its results still have the precision that it gives them.
+        (DataType::Decimal128(precision, _), to) if array.data_type() == to => {
+            let decimals = array.as_primitive::<Decimal128Type>();
+            decimals.validate_decimal_precision(*precision).map_err(not_fitting)?;
+            Ok(Arc::clone(array))
+        }
         (from, to) if from == to && !to.is_nested() => Ok(Arc::clone(array)),
         (DataType::Struct(_), DataType::Struct(fields)) => {
             let source = array.as_struct();

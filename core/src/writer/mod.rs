@@ -41,6 +41,15 @@ const MAX_OPEN_FILES: usize = 256;
 /// How many files are closed, which syncs them, at once.
 const CLOSE_CONCURRENCY: usize = 16;
 
+/// Whether rows can be written to the table as its properties say.
+///
+/// # Errors
+/// `InvalidInput` for a property that cannot be used; `Unsupported` for one that asks for what is not offered.
+pub(crate) fn check_properties(table: &Table) -> Result<()> {
+    table.check_writable()?;
+    RollingWriter::try_new(table, Struct::empty(), String::new()).map(|_| ())
+}
+
 /// Writes rows as data files of the table, by its default partition spec. Batches have the table's plain Arrow schema,
 /// as [`conform`] makes it. What open files buffer is reserved in the pool `memory`; when that has no more, the largest
 /// are closed early. When anything fails, what was written is deleted again.

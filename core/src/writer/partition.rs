@@ -1,12 +1,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StructArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use iceberg::arrow::arrow_primitive_to_literal;
-use iceberg::spec::{Literal, NestedFieldRef, PartitionSpecRef, Struct, StructType};
+use iceberg::spec::{Literal, NestedFieldRef, PartitionSpecRef, Struct, StructType, Transform};
 use iceberg::transform::{BoxedTransformFunction, create_transform_function};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tarndb_catalog::{Error, Result};
@@ -17,11 +17,14 @@ use crate::table::Table;
 /// What stays as it is in the folder names of partitions.
 const SAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
+/// The longest part of a folder's name: two of them, and what is around them, stay below 255 bytes.
+const MAX_NAME_BYTES: usize = 100;
+
 /// Splits batches by the partition values of the table's default spec.
 pub(super) struct PartitionSplitter {
     spec: PartitionSpecRef,
     partition_type: StructType,
-    fields: Vec<(Vec<usize>, BoxedTransformFunction)>,
+    fields: Vec<(Vec<usize>, Transform, BoxedTransformFunction)>,
 }
 
 impl PartitionSplitter {
@@ -33,7 +36,7 @@ impl PartitionSplitter {
             let missing = || Error::data_invalid(format!("partition field `{}` has no source column", field.name));
             let name = schema.name_by_field_id(field.source_id).ok_or_else(missing)?;
             let path = column_path(&arrow, name).ok_or_else(missing)?;
-            Ok((path, create_transform_function(&field.transform)?))
+            Ok((path, field.transform, create_transform_function(&field.transform)?))
         });
         Ok(Self {
             spec: Arc::clone(spec),
@@ -52,8 +55,12 @@ impl PartitionSplitter {
         }
         let internal = |e: arrow::error::ArrowError| engine_error(e.into());
         let mut values: Vec<ArrayRef> = Vec::with_capacity(self.fields.len());
-        for (path, transform) in &self.fields {
-            values.push(transform.transform(column_at(batch, path)?)?);
+        for (path, transform, function) in &self.fields {
+            let column = column_at(batch, path)?;
+            values.push(match truncated(transform, &column) {
+                Some(truncated) => truncated,
+                None => function.transform(column)?,
+            });
         }
         let sort_fields = values.iter().map(|array| SortField::new(array.data_type().clone())).collect();
         let converter = RowConverter::new(sort_fields).map_err(internal)?;
@@ -94,9 +101,31 @@ impl PartitionSplitter {
     /// The folder of a partition below `data/`, Hive's form with unsafe characters escaped; empty when unpartitioned.
     pub(super) fn path(&self, partition: &Struct) -> String {
         let parts = crate::table::partition_parts(&self.spec, &self.partition_type, partition).into_iter();
-        parts
-            .map(|(name, value)| format!("{}={}/", utf8_percent_encode(&name, SAFE), utf8_percent_encode(&value, SAFE)))
-            .collect()
+        parts.map(|(name, value)| format!("{}={}/", folder_name(&name), folder_name(&value))).collect()
+    }
+}
+
+/// Truncated integers. Below the smallest one they wrap around, as in Java; `iceberg` panics there unless it is optimised.
+fn truncated(transform: &Transform, column: &ArrayRef) -> Option<ArrayRef> {
+    let Transform::Truncate(width) = transform else { return None };
+    let truncate = |n: i64| n.wrapping_sub(n.rem_euclid(i64::from(*width).max(1)));
+    #[allow(clippy::cast_possible_truncation)] // wraps around
+    match column.data_type() {
+        DataType::Int32 => {
+            Some(Arc::new(column.as_primitive::<Int32Type>().unary::<_, Int32Type>(|n| truncate(n.into()) as i32)))
+        }
+        DataType::Int64 => Some(Arc::new(column.as_primitive::<Int64Type>().unary::<_, Int64Type>(truncate))),
+        _ => None,
+    }
+}
+
+/// A text as part of a folder's name. Nobody reads values from the names, and file systems limit how long they are.
+fn folder_name(text: &str) -> String {
+    let name = utf8_percent_encode(text, SAFE).to_string();
+    match name.get(..MAX_NAME_BYTES) {
+        // Percent encoding leaves nothing but ASCII.
+        Some(start) if name.len() > MAX_NAME_BYTES => format!("{start}-{:08x}", crc32fast::hash(text.as_bytes())),
+        _ => name,
     }
 }
 
@@ -112,7 +141,7 @@ fn column_path(schema: &SchemaRef, name: &str) -> Option<Vec<usize>> {
         let (index, field) = fields.find(part)?;
         path.push(index);
         match field.data_type() {
-            arrow::datatypes::DataType::Struct(children) if parts.peek().is_some() => fields = children,
+            DataType::Struct(children) if parts.peek().is_some() => fields = children,
             _ => {}
         }
     }

@@ -32,7 +32,7 @@ fn uuids_are_printed_as_people_know_them() {
 
 #[test]
 fn commands_that_are_not_offered_yet() {
-    for command in [&["maintain", "lake"][..], &["serve", "lake", "--listen", "127.0.0.1:8181"]] {
+    for command in [&["maintain", "lake"][..], &["serve", "lake", "--listen", "127.0.0.1:8181"], &["--timer", "maintain"]] {
         let output = tarndb().args(command).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8(output.stderr).unwrap().contains("is not supported yet"));
@@ -53,15 +53,22 @@ fn errors_go_to_stderr_with_status_1_and_bad_usage_with_2() {
 
 #[test]
 fn a_broken_pipe_is_no_failure() {
-    let mut child = tarndb()
-        .args(["--format", "csv", "-c", "SELECT value FROM generate_series(1, 1000000)"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for format in ["table", "csv", "json", "ndjson", "markdown", "vertical"] {
+        let mut child = tarndb()
+            .args(["--format", format, "-c", "SELECT value, 'x' AS s FROM generate_series(1, 300000) AS t(value)"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Some rows are read, then no more.
+        let mut first = [0; 100];
+        let mut stdout = child.stdout.take().unwrap();
+        std::io::Read::read_exact(&mut stdout, &mut first).unwrap();
+        drop(stdout);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{format}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stderr.is_empty(), "{format}");
+    }
 }
 
 #[test]

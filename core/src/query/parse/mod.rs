@@ -1,9 +1,13 @@
 //! SQL text to statements. Everything works on sqlparser's tokens, so that comments, quotes and positions in messages are
 //! right; what is not tarndb's own grammar goes to DataFusion's parser.
 
+mod clauses;
 mod create_table;
 mod data_type;
 mod depth;
+mod distinct;
+mod duplicates;
+mod exact;
 mod maintain;
 mod names;
 mod not_offered;
@@ -15,6 +19,7 @@ use sqlparser::dialect::GenericDialect;
 use tarndb_catalog::{Error, Result};
 
 pub(super) use create_table::{CreateTable, PartitionField, parse_transform};
+pub(super) use exact::number_as_text;
 pub(super) use names::{normalize, table_ident};
 pub(crate) use names::{parse_namespace, parse_table_name};
 use tokens::Tokens;
@@ -43,6 +48,7 @@ pub(super) enum Statement {
     RenameTable {
         from: TableIdent,
         to: TableIdent,
+        if_exists: bool,
     },
     Delete(Box<Delete>),
     Insert(Box<Insert>),
@@ -95,6 +101,17 @@ pub(super) fn parse_query(sql: &str) -> Result<Box<Query>> {
     Err(wrong(format!("`{sql}` is not a query")))
 }
 
+/// An expression as it is meant, as SQL text.
+///
+/// # Errors
+/// `InvalidInput` when it is not one.
+pub(super) fn expression(sql: &str) -> Result<String> {
+    let mut tokens = Tokens::new(sql)?;
+    let expression = tokens.expression()?;
+    tokens.end()?;
+    Ok(expression)
+}
+
 /// A bound on the depth of the tree of a statement or an expression, for [`super::deep`].
 ///
 /// # Errors
@@ -139,7 +156,12 @@ fn engine_statement(tokens: Tokens) -> Result<EngineStatement> {
     let mut parser = DFParserBuilder::new(tokens).with_dialect(&GenericDialect {}).build().map_err(wrong_sql)?;
     let mut statements = parser.parse_statements().map_err(wrong_sql)?;
     match (statements.pop_front(), statements.pop_front()) {
-        (Some(statement), None) => Ok(statement),
+        (Some(mut statement), None) => {
+            clauses::refuse_ignored(&statement)?;
+            exact::keep_digits(&mut statement);
+            duplicates::name(&mut statement);
+            Ok(statement)
+        }
         (None, _) => Err(Error::invalid_input("there is no SQL statement")),
         _ => Err(Error::invalid_input("more than one SQL statement is given: run them one by one")),
     }
@@ -176,18 +198,14 @@ fn classify(statement: EngineStatement) -> Result<Statement> {
     match statement {
         SqlStatement::Delete(delete) => Ok(Statement::Delete(Box::new(delete))),
         SqlStatement::Insert(insert) => {
-            if insert.overwrite || insert.replace_into || insert.or.is_some() {
-                return unsupported("INSERT OVERWRITE, or one that replaces rows,");
-            }
-            if insert.on.is_some() || insert.returning.is_some() {
-                return unsupported("INSERT with ON or RETURNING");
-            }
+            clauses::check_insert(&insert)?;
             Ok(Statement::Insert(Box::new(insert)))
         }
-        SqlStatement::Drop { object_type: ObjectType::Table, if_exists, names, purge, .. } => match names.as_slice() {
-            [name] => Ok(Statement::DropTable { table: table_ident(name)?, if_exists, purge }),
-            _ => unsupported("DROP TABLE of several tables at once"),
-        },
+        ref drop @ SqlStatement::Drop { object_type: ObjectType::Table, if_exists, ref names, purge, .. } => {
+            clauses::check_drop(drop)?;
+            let name = names.first().ok_or_else(|| wrong("DROP TABLE names no table"))?;
+            Ok(Statement::DropTable { table: table_ident(name)?, if_exists, purge })
+        }
         SqlStatement::AlterTable(alter) => match alter.operations.as_slice() {
             [AlterTableOperation::RenameTable { table_name }] => {
                 let (sqlparser::ast::RenameTableNameKind::To(to) | sqlparser::ast::RenameTableNameKind::As(to)) = table_name;
@@ -197,7 +215,8 @@ fn classify(statement: EngineStatement) -> Result<Statement> {
                     // A bare new name stays in the table's namespace.
                     target = TableIdent::new(from.namespace().clone(), target.name);
                 }
-                Ok(Statement::RenameTable { from, to: target })
+                clauses::check_alter(&alter)?;
+                Ok(Statement::RenameTable { from, to: target, if_exists: alter.if_exists })
             }
             _ => unsupported("ALTER TABLE other than RENAME TO"),
         },
@@ -207,12 +226,8 @@ fn classify(statement: EngineStatement) -> Result<Statement> {
         | SqlStatement::ShowVariable { .. }
         | SqlStatement::ShowFunctions { .. }
         | SqlStatement::ShowColumns { .. }) => {
-            match &query {
-                SqlStatement::Explain { statement, .. } => {
-                    classify(EngineStatement::Statement(statement.clone()))?;
-                }
-                SqlStatement::Query(query) if !query.locks.is_empty() => return unsupported("SELECT … FOR UPDATE or SHARE"),
-                _ => {}
+            if let SqlStatement::Explain { statement, .. } = &query {
+                classify(EngineStatement::Statement(statement.clone()))?;
             }
             Ok(Statement::Engine(EngineStatement::Statement(Box::new(query))))
         }

@@ -8,7 +8,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use tarndb_catalog::{Error, Result};
 
-use super::{depth, names, wrong};
+use super::{depth, distinct, names, wrong};
 use crate::query::relation::{self, Suffix};
 use crate::table::Version;
 
@@ -73,7 +73,7 @@ impl Tokens {
     pub(super) fn new(sql: &str) -> Result<Self> {
         let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(wrong)?;
         let tokens = tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
-        Ok(Self { tokens, next: 0 })
+        Ok(Self { tokens: distinct::with_parentheses(tokens), next: 0 })
     }
 
     pub(super) fn depth(&self) -> Result<usize> {
@@ -128,7 +128,7 @@ impl Tokens {
     /// An error that says what should have come, what comes, and where.
     pub(super) fn expected(&self, what: &str) -> Error {
         match self.tokens.get(self.next) {
-            Some(found) => wrong(format!("expected {what}, found `{}` at {}", found.token, found.span.start)),
+            Some(found) => wrong(format!("expected {what}, found `{}`{}", found.token, found.span.start)),
             None => wrong(format!("expected {what}, found the end")),
         }
     }
@@ -234,7 +234,7 @@ impl Tokens {
                 continue;
             };
             let Some(TokenWithSpan { token: Token::Word(table), span }) = result.pop() else {
-                return Err(wrong(format!("a version at {} follows no table", token.span.start)));
+                return Err(wrong(format!("a version{} follows no table", token.span.start)));
             };
             let original = Ident { value: table.value, quote_style: table.quote_style, span };
             let encoded = relation::encode(&names::normalize(&original), &Suffix::Version(version));
