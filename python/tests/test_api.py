@@ -80,6 +80,23 @@ def test_uuids_as_text_and_as_objects(lake):
     assert lake.table("t").delete(f"id = '{two}'")["rows"] == 2
 
 
+def test_a_closed_lake_is_not_used(tmp_path):
+    with tarndb.connect(tmp_path / "lake") as lake:
+        table = lake.create_table("t", [{"a": 1}])
+    for call in [lambda: lake.sql("SELECT 1"), lambda: lake.tables(), lambda: lake.drop_table("t"), lambda: table.append([{"a": 2}])]:
+        with pytest.raises(tarndb.InvalidInputError, match="closed"):
+            call()
+    with pytest.raises(tarndb.InvalidInputError, match="no columns"):
+        tarndb.connect(tmp_path / "lake").create_table("empty", [])
+
+
+def test_nanoseconds_are_not_cut(lake):
+    moments = pyarrow.table({"t": pyarrow.array([1234567], pyarrow.timestamp("ns"))})
+    with pytest.raises(tarndb.InvalidInputError, match="nanoseconds"):
+        lake.create_table("t", moments)
+    assert lake.tables() == []
+
+
 def test_what_is_not_offered_yet(lake):
     table = lake.create_table("t", [{"a": 1}])
     for call in [

@@ -161,6 +161,45 @@ def test_evolved_tables_of_pyiceberg(tmp_path):
     assert lake.sql("SELECT a FROM t WHERE a < 5").fetchall() == [(1,)]
 
 
+def test_fields_inside_lists_and_maps_evolve(tmp_path):
+    from pyiceberg.schema import Schema
+    from pyiceberg.types import IntegerType, ListType, LongType, MapType, NestedField, StringType, StructType
+
+    lake = tarndb.connect(tmp_path / "lake")
+    item = StructType(NestedField(10, "a", IntegerType()), NestedField(11, "b", IntegerType()), NestedField(12, "s", StringType()))
+    schema = Schema(
+        NestedField(1, "id", LongType()),
+        NestedField(2, "xs", ListType(3, item, element_required=False)),
+        NestedField(4, "m", MapType(5, StringType(), 6, ListType(7, StructType(NestedField(8, "p", IntegerType()))))),
+    )
+    catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake")
+    table = catalog.create_table("default.t", schema)
+    first = [
+        {"id": 1, "xs": [{"a": 1, "b": 2, "s": "x"}, None], "m": [("k", [{"p": 7}])]},
+        {"id": 2, "xs": None, "m": None},
+        {"id": 3, "xs": [], "m": []},
+    ]
+    table.append(pyarrow.Table.from_pylist(first, schema=table.schema().as_arrow()))
+    with table.update_schema() as update:
+        update.rename_column(("xs", "element", "a"), "c")
+        update.rename_column(("xs", "element", "b"), "a")
+        update.add_column(("xs", "element", "d"), LongType())
+        update.move_first(("xs", "element", "s"))
+        update.add_column(("m", "value", "element", "q"), StringType())
+    second = [{"id": 4, "xs": [{"s": "y", "c": 3, "a": 4, "d": 5}], "m": [("k", [{"p": 8, "q": "z"}])]}]
+    table.append(pyarrow.Table.from_pylist(second, schema=table.schema().as_arrow()))
+    expected = [
+        (1, [{"s": "x", "c": 1, "a": 2, "d": None}, None], {"k": [{"p": 7, "q": None}]}),
+        (2, None, None),
+        (3, [], {}),
+        (4, [{"s": "y", "c": 3, "a": 4, "d": 5}], {"k": [{"p": 8, "q": "z"}]}),
+    ]
+    assert lake.sql("SELECT * FROM t ORDER BY id").fetchall() == expected
+    assert lake.sql("SELECT xs[1]['a'], xs[1]['c'] FROM t WHERE id IN (1, 4) ORDER BY id").fetchall() == [(2, 1), (4, 3)]
+    lake.table("t").rewrite_data_files(rewrite_all=True)
+    assert lake.sql("SELECT * FROM t ORDER BY id").fetchall() == expected
+
+
 def test_files_without_ids_are_read_by_name_mapping(tmp_path):
     import pyarrow.parquet
 

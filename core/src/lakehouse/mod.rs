@@ -5,7 +5,9 @@ mod result;
 mod tables;
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::common::ParamValues;
 use datafusion::prelude::SessionContext;
@@ -32,6 +34,7 @@ struct Inner {
     extensions: Vec<Arc<dyn Extension>>,
     /// The process that opened the lake.
     process_id: u32,
+    closed: AtomicBool,
 }
 
 impl fmt::Debug for Lakehouse {
@@ -49,7 +52,7 @@ impl Lakehouse {
     fn new(env: Environment, extensions: Vec<Arc<dyn Extension>>) -> Result<Self> {
         let env = Arc::new(env);
         let context = query::session_context(&env)?;
-        Ok(Self(Arc::new(Inner { env, context, extensions, process_id: std::process::id() })))
+        Ok(Self(Arc::new(Inner { env, context, extensions, process_id: std::process::id(), closed: AtomicBool::new(false) })))
     }
 
     /// Runs one SQL statement: DataFusion's SQL and tarndb's statements on top of it.
@@ -73,13 +76,14 @@ impl Lakehouse {
     }
 
     async fn run(&self, statement: &str, params: Option<ParamValues>) -> Result<QueryResult> {
-        self.check_process()?;
+        self.check_open()?;
         for extension in &self.0.extensions {
             if let Some(result) = extension.execute(self, statement).await? {
                 return Ok(result);
             }
         }
-        query::execute(self, statement, params).boxed().await
+        let done = AssertUnwindSafe(query::execute(self, statement, params).boxed()).catch_unwind().await;
+        done.unwrap_or_else(|panic| Err(result::panicked(panic)))
     }
 
     /// The DataFusion session: users register functions of their own here. Its own `sql()` knows the lake's tables and
@@ -107,7 +111,7 @@ impl Lakehouse {
     }
 
     pub(crate) async fn load(&self, ident: &TableIdent) -> Result<Table> {
-        self.check_process()?;
+        self.check_open()?;
         let loaded = self.0.env.catalog.load_table(ident).await?;
         Ok(Table::new(Arc::clone(&self.0.env), loaded))
     }
@@ -117,6 +121,7 @@ impl Lakehouse {
     /// # Errors
     /// The catalog's.
     pub async fn namespaces(&self) -> Result<Vec<String>> {
+        self.check_open()?;
         let all = self.0.env.catalog.list_namespaces().await?;
         Ok(all.into_iter().map(|namespace| namespace.join(".")).collect())
     }
@@ -126,6 +131,7 @@ impl Lakehouse {
     /// # Errors
     /// `AlreadyExists`.
     pub async fn create_namespace(&self, name: &str) -> Result<()> {
+        self.check_open()?;
         self.0.env.catalog.create_namespace(&query::parse_namespace(name)?, std::collections::HashMap::new()).await
     }
 
@@ -134,6 +140,7 @@ impl Lakehouse {
     /// # Errors
     /// `NotFound` for the namespace.
     pub async fn tables(&self, namespace: Option<&str>) -> Result<Vec<String>> {
+        self.check_open()?;
         let namespaces: Vec<NamespaceIdent> = match namespace {
             Some(name) => vec![query::parse_namespace(name)?],
             None => self.0.env.catalog.list_namespaces().await?,
@@ -146,8 +153,10 @@ impl Lakehouse {
         Ok(names)
     }
 
-    /// Waits for background work to end. Using the lake afterwards is allowed and starts none.
+    /// Waits for background work to end. Using the lake afterwards, or a clone of it, is `InvalidInput`; results that are
+    /// being read can be read to their end.
     pub async fn close(&self) {
+        self.0.closed.store(true, Ordering::SeqCst);
         for extension in &self.0.extensions {
             extension.close().await;
         }
@@ -157,8 +166,12 @@ impl Lakehouse {
         &self.0.env
     }
 
-    /// A forked child has its parent's handles but not its threads: nothing would ever answer.
-    fn check_process(&self) -> Result<()> {
+    /// A closed lake is not used, nor is one in a forked child: it has its parent's handles but not its threads, and nothing
+    /// would ever answer.
+    fn check_open(&self) -> Result<()> {
+        if self.0.closed.load(Ordering::SeqCst) {
+            return Err(Error::invalid_input("this lake was closed: open it again"));
+        }
         if std::process::id() == self.0.process_id {
             return Ok(());
         }

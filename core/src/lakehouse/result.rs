@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use futures::FutureExt;
@@ -39,8 +38,10 @@ impl QueryResult {
         let sender = builder.tx();
         builder.spawn(async move {
             let mut rows = rows;
-            while let Some(batch) =
-                AssertUnwindSafe(rows.next()).catch_unwind().await.unwrap_or_else(|panic| Some(panicked(panic)))
+            while let Some(batch) = AssertUnwindSafe(rows.next())
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|panic| Some(Err(to_engine_error(panicked(panic)))))
             {
                 let failed = batch.is_err();
                 if sender.send(batch).await.is_err() || failed {
@@ -96,9 +97,9 @@ impl Stream for QueryResult {
 }
 
 /// A panic of a library below ends the statement, and not the process of the user.
-fn panicked<T>(panic: Box<dyn std::any::Any + Send>) -> std::result::Result<T, DataFusionError> {
+pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Error {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    Err(to_engine_error(Error::internal(format!("the statement panicked: {}", message.unwrap_or("no message")))))
+    Error::internal(format!("the statement panicked: {}", message.unwrap_or("no message")))
 }
 
 fn plain_type(of: &DataType) -> DataType {

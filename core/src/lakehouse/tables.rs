@@ -53,6 +53,7 @@ impl Lakehouse {
         partition_by: &[String],
         properties: Vec<(String, String)>,
     ) -> Result<Table> {
+        self.check_open()?;
         let ident = query::parse_table_name(name)?;
         let new = NewTable::from_arrow(schema, partition_by, properties)?;
         query::create_table(self, &ident, new).await
@@ -71,6 +72,7 @@ impl Lakehouse {
         partition_by: &[String],
         properties: Vec<(String, String)>,
     ) -> Result<u64> {
+        self.check_open()?;
         let ident = query::parse_table_name(name)?;
         let new = NewTable::from_arrow(schema, partition_by, properties)?;
         let memory = Arc::clone(&self.session_context().runtime_env().memory_pool);
@@ -82,6 +84,7 @@ impl Lakehouse {
     /// # Errors
     /// `NotFound`.
     pub async fn drop_table(&self, name: &str, purge: bool) -> Result<()> {
+        self.check_open()?;
         query::drop_table(self, &query::parse_table_name(name)?, purge).await
     }
 

@@ -155,6 +155,9 @@ async fn stage(lake: &Lakehouse, ident: &TableIdent, new: NewTable) -> Result<Ta
         return Err(Error::not_found(format!("namespace `{}` does not exist", ident.namespace().join("."))));
     }
     let NewTable { columns, partition_by, mut properties } = new;
+    if columns.is_empty() {
+        return Err(Error::invalid_input(format!("table `{ident}` has no columns")));
+    }
     check_names(ident, &columns)?;
     let version = properties.remove("format-version").or_else(|| properties.remove("format_version"));
     match version.as_deref() {

@@ -65,6 +65,15 @@ fn adapt(array: &ArrayRef, file: &DataType, logical: &Field) -> EngineResult<Arr
             let adapted = ListArray::try_new(Arc::clone(element), source.offsets().clone(), values, source.nulls().cloned())?;
             Ok(Arc::new(adapted))
         }
+        // Other writers have other lists, the elements of which are matched by id all the same.
+        (DataType::LargeList(file) | DataType::FixedSizeList(file, _) | DataType::ListView(file), DataType::List(_)) => {
+            let (DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::ListView(item)) = array.data_type()
+            else {
+                return exec_err!("a list that is {}", array.data_type());
+            };
+            let list = cast(array, &DataType::List(Arc::clone(item)))?;
+            adapt(&list, &DataType::List(Arc::clone(file)), logical)
+        }
         (DataType::Map(file, _), DataType::Map(entries, sorted)) => {
             let source = array.as_map();
             let (DataType::Struct(file), DataType::Struct(pair)) = (file.data_type(), entries.data_type()) else {

@@ -1,7 +1,10 @@
 //! Missing, truncated and damaged files: an error that names the thing, nothing lost, no panic.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arrow::datatypes::DataType;
+use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use tarndb_core::ErrorKind;
 
 use crate::{rows, run};
@@ -103,4 +106,27 @@ async fn locations_that_cannot_be_lakes() {
     let error = tarndb_core::connect(file.to_str().unwrap()).await.unwrap_err();
     assert!(error.to_string().contains("file"), "{error}");
     assert_eq!(tarndb_core::connect("s3://bucket/x").await.unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_below_is_an_error_of_the_statement() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(&lake, &["CREATE TABLE t (a BIGINT)", "INSERT INTO t VALUES (1), (2)"]).await;
+    let panics = create_udf(
+        "panics",
+        vec![DataType::Int64],
+        DataType::Int64,
+        Volatility::Volatile,
+        Arc::new(|_: &[ColumnarValue]| -> datafusion::common::Result<ColumnarValue> { panic!("boom") }),
+    );
+    lake.session_context().register_udf(panics);
+    for statement in ["SELECT panics(a) FROM t", "SELECT sum(panics(a)) FROM t GROUP BY a", "DELETE FROM t WHERE panics(a) = 1"] {
+        let error = rows(&lake, statement).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{statement}: {error:?}");
+        assert!(error.report().contains("boom"), "{statement}: {}", error.report());
+    }
+    assert_eq!(rows(&lake, "SELECT * FROM t").await.unwrap().iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
+    // A closed lake is not used.
+    lake.clone().close().await;
+    assert_eq!(rows(&lake, "SELECT 1").await.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
