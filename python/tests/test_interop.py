@@ -176,7 +176,7 @@ def test_fields_inside_lists_and_maps_evolve(tmp_path):
     table = catalog.create_table("default.t", schema)
     first = [
         {"id": 1, "xs": [{"a": 1, "b": 2, "s": "x"}, None], "m": [("k", [{"p": 7}])]},
-        {"id": 2, "xs": None, "m": None},
+        {"id": 2, "xs": [None], "m": None},
         {"id": 3, "xs": [], "m": []},
     ]
     table.append(pyarrow.Table.from_pylist(first, schema=table.schema().as_arrow()))
@@ -190,7 +190,7 @@ def test_fields_inside_lists_and_maps_evolve(tmp_path):
     table.append(pyarrow.Table.from_pylist(second, schema=table.schema().as_arrow()))
     expected = [
         (1, [{"s": "x", "c": 1, "a": 2, "d": None}, None], {"k": [{"p": 7, "q": None}]}),
-        (2, None, None),
+        (2, [None], None),
         (3, [], {}),
         (4, [{"s": "y", "c": 3, "a": 4, "d": 5}], {"k": [{"p": 8, "q": "z"}]}),
     ]

@@ -7,7 +7,8 @@ use crate::table::{Environment, Table, properties};
 /// holds the lake itself, or holds or lies in another table's.
 ///
 /// # Errors
-/// `InvalidInput`, naming the reason; `CommitConflict` when the name stands for another table by now; `DataInvalid` when the folder lies outside the lake.
+/// `InvalidInput`, naming the reason; `CommitConflict` or `NotFound` when the table was renamed meanwhile; `DataInvalid` when the
+/// folder lies outside the lake.
 pub(crate) async fn check_owned(table: &Table) -> Result<()> {
     let (env, ident) = (table.env(), table.ident());
     if !properties::get_or(table.metadata(), properties::GC_ENABLED, true)? {
