@@ -30,5 +30,5 @@ pub use lakehouse::{AppendResult, CatalogLayer, DeleteResult, Lakehouse, Lakehou
 pub use manifest::{Entry, EntryStatus, FileContent, FileFormat};
 pub use query::{ends_statement, split_statements};
 pub use table::inspect;
-pub use table::{Table, Version};
+pub use table::{Table, Version, is_uuid_field};
 pub use tarndb_catalog::{Catalog, Clock, Error, ErrorKind, Ids, Location, Result, Storage, StoreLayer};

@@ -78,6 +78,9 @@ def test_uuids_as_text_and_as_objects(lake):
     assert lake.table("t").scan(["n"], f"id IN ('{one}')").fetchall() == [(1,)]
     lake.table("t").append(lake.sql("SELECT * FROM t WHERE n = 2"))
     assert lake.table("t").delete(f"id = '{two}'")["rows"] == 2
+    lake.sql("CREATE TABLE inside (st STRUCT<u: UUID>, xs LIST<UUID>)")
+    lake.sql("INSERT INTO inside SELECT named_struct('u', id), make_array(id, id) FROM t")
+    assert lake.sql("SELECT * FROM inside").fetchall() == [({"u": one}, [one, one])]
 
 
 def test_a_closed_lake_is_not_used(tmp_path):

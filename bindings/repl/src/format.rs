@@ -7,10 +7,9 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::ValueEnum;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, Table};
 use futures::TryStreamExt;
-use tarndb::{Error, QueryResult};
-use terminal_size::{Width, terminal_size_of};
+use tarndb::{Error, QueryResult, is_uuid_field};
 use uuid::Uuid;
 
 use crate::Failure;
@@ -97,10 +96,6 @@ impl Format {
         } else {
             comfy_table::presets::ASCII_FULL_CONDENSED
         });
-        // Wide rows are folded where a person reads them, and left alone where a program does.
-        if let (Format::Table, Some((Width(width), _))) = (self, terminal_size_of(std::io::stdout())) {
-            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-        }
         table.set_header(schema.fields().iter().map(|field| field.name().clone()));
         for (column, field) in table.column_iter_mut().zip(schema.fields()) {
             if field.data_type().is_numeric() {
@@ -137,15 +132,14 @@ fn csv(batch: &RecordBatch, header: bool, out: &mut impl Write) -> Result<(), Fa
 async fn next(rows: &mut QueryResult) -> Result<Option<RecordBatch>, Failure> {
     let Some(batch) = rows.try_next().await? else { return Ok(None) };
     let schema = batch.schema();
-    if !schema.fields().iter().any(|field| is_uuid(field)) {
+    if !schema.fields().iter().any(|field| is_uuid_field(field)) {
         return Ok(Some(batch));
     }
-    let fields = schema
-        .fields()
-        .iter()
-        .map(|field| if is_uuid(field) { Arc::new(Field::new(field.name(), DataType::Utf8, true)) } else { Arc::clone(field) });
+    let fields = schema.fields().iter().map(|field| {
+        if is_uuid_field(field) { Arc::new(Field::new(field.name(), DataType::Utf8, true)) } else { Arc::clone(field) }
+    });
     let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| match column.as_fixed_size_binary_opt() {
-        Some(uuids) if is_uuid(field) => {
+        Some(uuids) if is_uuid_field(field) => {
             let text =
                 uuids.iter().map(|bytes| bytes.and_then(|bytes| Uuid::from_slice(bytes).ok()).map(|uuid| uuid.to_string()));
             Arc::new(text.collect::<StringArray>())
@@ -154,11 +148,6 @@ async fn next(rows: &mut QueryResult) -> Result<Option<RecordBatch>, Failure> {
     });
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Fields>())), columns.collect());
     Ok(Some(batch.map_err(broken)?))
-}
-
-fn is_uuid(field: &Field) -> bool {
-    *field.data_type() == DataType::FixedSizeBinary(16)
-        && field.metadata().get("ARROW:extension:name").is_some_and(|name| name == "arrow.uuid")
 }
 
 /// A column that is NULL is there all the same.

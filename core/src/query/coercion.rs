@@ -19,7 +19,8 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use sqlparser::ast::{BinaryOperator, DataType as SqlType, TimezoneInfo};
 
-use super::uuid::{TO_UUID, TRY_TO_UUID, UUID_TEXT, is_uuid_field, uuid_field};
+use super::uuid::{TO_UUID, TRY_TO_UUID, UUID_TEXT, uuid_field};
+use crate::table::is_uuid_field;
 
 const TIME: DataType = DataType::Time64(TimeUnit::Microsecond);
 const TIME_IN_NANOSECONDS: DataType = DataType::Time64(TimeUnit::Nanosecond);
@@ -318,6 +319,12 @@ const PASS_ON: [&str; 10] =
 fn is_uuid(expr: &Expr, schema: &DFSchema) -> bool {
     let (name, arguments) = match expr {
         Expr::AggregateFunction(function) => (function.func.name(), &function.params.args),
+        Expr::ScalarFunction(function) if function.name() == "array_element" => {
+            return match function.args.first().map(|list| list.get_type(schema)) {
+                Some(Ok(DataType::List(element))) => is_uuid_field(&element),
+                _ => false,
+            };
+        }
         Expr::ScalarFunction(function) => (function.func.name(), &function.args),
         Expr::Alias(alias) => return is_uuid(&alias.expr, schema),
         _ => return expr.to_field(schema).is_ok_and(|(_, field)| is_uuid_field(&field)),

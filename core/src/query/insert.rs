@@ -18,10 +18,11 @@ use tarndb_catalog::{Error, Result};
 
 use super::parse::{normalize, number_as_text, table_ident};
 use super::table_provider::IcebergTableProvider;
-use super::uuid::{is_uuid_field, uuid_field};
+use super::uuid::uuid_field;
 use super::{plan_in, run_plan, session};
 use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult, append_rows};
+use crate::table::is_uuid_field;
 use crate::writer::Matching;
 
 /// `INSERT INTO t [(columns)] VALUES … | SELECT …`. Columns that are not named become NULL.

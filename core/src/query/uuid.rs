@@ -13,17 +13,10 @@ use datafusion::logical_expr::{
 };
 use uuid::Uuid;
 
-const EXTENSION_KEY: &str = "ARROW:extension:name";
-const EXTENSION: &str = "arrow.uuid";
-
-/// Whether a field holds UUIDs.
-pub(super) fn is_uuid_field(field: &Field) -> bool {
-    *field.data_type() == DataType::FixedSizeBinary(16)
-        && field.metadata().get(EXTENSION_KEY).is_some_and(|name| name == EXTENSION)
-}
+use crate::table::{EXTENSION_KEY, UUID_EXTENSION};
 
 pub(super) fn uuid_field(name: &str) -> FieldRef {
-    let metadata = HashMap::from([(EXTENSION_KEY.to_string(), EXTENSION.to_string())]);
+    let metadata = HashMap::from([(EXTENSION_KEY.to_string(), UUID_EXTENSION.to_string())]);
     Arc::new(Field::new(name, DataType::FixedSizeBinary(16), true).with_metadata(metadata))
 }
 

@@ -18,7 +18,8 @@ use tarndb_catalog::{Error, LoadedTable, Result, table_replaced};
 pub(crate) use environment::Environment;
 pub(crate) use partition::{partition_scalar, schema_for_spec};
 pub(crate) use partition_text::partition_parts;
-pub(crate) use schema::{arrow_schema, engine_schema, engine_schema_with_ids, iceberg_type};
+pub use schema::is_uuid_field;
+pub(crate) use schema::{EXTENSION_KEY, UUID_EXTENSION, arrow_schema, engine_schema, engine_schema_with_ids, iceberg_type};
 pub use time_travel::Version;
 
 /// A table at one moment: immutable metadata and the snapshot that is read.

@@ -8,6 +8,18 @@ use iceberg::spec::{ListType, MapType, NestedField, PrimitiveType, Schema, Struc
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use tarndb_catalog::{Error, Result};
 
+/// The metadata of an Arrow field that names its extension.
+pub(crate) const EXTENSION_KEY: &str = "ARROW:extension:name";
+
+/// The extension by which 16 bytes are a UUID.
+pub(crate) const UUID_EXTENSION: &str = "arrow.uuid";
+
+/// Whether an Arrow field holds UUIDs.
+pub fn is_uuid_field(field: &Field) -> bool {
+    *field.data_type() == DataType::FixedSizeBinary(16)
+        && field.metadata().get(EXTENSION_KEY).is_some_and(|name| name == UUID_EXTENSION)
+}
+
 /// The schema as users see it: plain strings and binaries, `PARQUET:field_id` on every field.
 pub(crate) fn arrow_schema(schema: &Schema) -> Result<SchemaRef> {
     let fields = fields(schema.as_struct(), Strings::Plain)?;
@@ -29,7 +41,9 @@ pub(crate) fn engine_schema_with_ids(schema: &Schema) -> Result<SchemaRef> {
 
 fn with_plain_nested_fields(schema: &ArrowSchema) -> ArrowSchema {
     fn plain(field: &FieldRef, nullable: bool) -> FieldRef {
-        Arc::new(Field::new(field.name(), plain_type(field.data_type()), nullable))
+        let extension = field.metadata().iter().filter(|(key, _)| *key == EXTENSION_KEY);
+        let extension = extension.map(|(key, name)| (key.clone(), name.clone())).collect();
+        Arc::new(Field::new(field.name(), plain_type(field.data_type()), nullable).with_metadata(extension))
     }
     fn plain_type(of: &DataType) -> DataType {
         match of {
@@ -64,7 +78,7 @@ fn fields(of: &StructType, strings: Strings) -> Result<Fields> {
 fn field(of: &NestedField, strings: Strings) -> Result<FieldRef> {
     let mut metadata = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_string(), of.id.to_string())]);
     if matches!(*of.field_type, Type::Primitive(PrimitiveType::Uuid)) {
-        metadata.insert("ARROW:extension:name".to_string(), "arrow.uuid".to_string());
+        metadata.insert(EXTENSION_KEY.to_string(), UUID_EXTENSION.to_string());
     }
     let data_type = data_type(&of.field_type, strings).map_err(|e| e.with_context("column", of.name.clone()))?;
     Ok(Arc::new(Field::new(&of.name, data_type, !of.required).with_metadata(metadata)))
@@ -125,7 +139,7 @@ pub(crate) fn iceberg_type(of: &Field, next_id: &mut i32) -> Result<Type> {
         *next_id += 1;
         *next_id
     };
-    let is_uuid = of.metadata().get("ARROW:extension:name").is_some_and(|name| name == "arrow.uuid");
+    let is_uuid = is_uuid_field(of);
     Ok(match of.data_type() {
         DataType::Struct(fields) => {
             // Siblings are numbered before their children, as the specification's own examples do.
