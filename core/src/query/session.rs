@@ -1,16 +1,17 @@
 use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
 
-use datafusion::common::Result as EngineResult;
 use datafusion::common::config::Dialect;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{NullEquality, Result as EngineResult};
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool, UnboundedMemoryPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::registry::FunctionRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::expr::BinaryExpr;
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use sysinfo::{ProcessesToUpdate, System};
@@ -93,12 +94,21 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
 }
 
 /// Settings for one statement: the filter that a join makes of one side for the other knows nothing of the NULLs there,
-/// which decide what `NOT IN` of a subquery answers.
+/// which decide what `NOT IN` of a subquery answers, and which are equal in `INTERSECT` and `IS NOT DISTINCT FROM`.
 pub(super) fn suit(state: &mut SessionState, plan: &LogicalPlan) -> EngineResult<()> {
     let mut found = false;
+    let minds_nulls = |expr: &Expr| {
+        matches!(
+            expr,
+            Expr::InSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::BinaryExpr(BinaryExpr { op: Operator::IsNotDistinctFrom | Operator::IsDistinctFrom, .. })
+        )
+    };
     plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::Join(join) if join.null_equality == NullEquality::NullEqualsNull);
         node.apply_expressions(|expr| {
-            found |= expr.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_))))?;
+            found |= expr.exists(|expr| Ok(minds_nulls(expr)))?;
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
