@@ -22,33 +22,25 @@ pub(crate) async fn scan_table(
     predicate: Option<&str>,
     limit: Option<usize>,
 ) -> Result<QueryResult> {
-    let depth = predicate.map_or(Ok(0), parse::depth)?;
-    deep::future(depth, scan(lake, table, columns, predicate, limit)).await
-}
-
-async fn scan(
-    lake: &Lakehouse,
-    table: &Table,
-    columns: Option<&[String]>,
-    predicate: Option<&str>,
-    limit: Option<usize>,
-) -> Result<QueryResult> {
-    let provider = provider_as_source(Arc::new(IcebergTableProvider::try_new(table.clone())?));
-    let name = TableReference::bare(table.ident().name());
-    let plan = LogicalPlanBuilder::scan(name, provider, None).and_then(LogicalPlanBuilder::build).map_err(engine_error)?;
-    let mut frame = DataFrame::new(session::statement_state(lake), plan);
-    if let Some(predicate) = predicate {
-        let expr = frame.parse_sql_expr(&parse::expression(predicate)?).map_err(engine_error)?;
-        frame = frame.filter(expr).map_err(engine_error)?;
-    }
-    if let Some(columns) = columns {
-        let names: Vec<&str> = columns.iter().map(String::as_str).collect();
-        frame = frame.select_columns(&names).map_err(engine_error)?;
-    }
-    if limit.is_some() {
-        frame = frame.limit(0, limit).map_err(engine_error)?;
-    }
-    Ok(QueryResult::from_engine(frame.execute_stream().await.map_err(engine_error)?))
+    let scan = async {
+        let provider = provider_as_source(Arc::new(IcebergTableProvider::try_new(table.clone())?));
+        let name = TableReference::bare(table.ident().name());
+        let plan = LogicalPlanBuilder::scan(name, provider, None).and_then(LogicalPlanBuilder::build).map_err(engine_error)?;
+        let mut frame = DataFrame::new(session::statement_state(lake), plan);
+        if let Some(predicate) = predicate {
+            let expr = frame.parse_sql_expr(&parse::expression(predicate)?).map_err(engine_error)?;
+            frame = frame.filter(expr).map_err(engine_error)?;
+        }
+        if let Some(columns) = columns {
+            let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+            frame = frame.select_columns(&names).map_err(engine_error)?;
+        }
+        if limit.is_some() {
+            frame = frame.limit(0, limit).map_err(engine_error)?;
+        }
+        Ok(QueryResult::from_engine(frame.execute_stream().await.map_err(engine_error)?))
+    };
+    deep::future(predicate.map_or(Ok(0), parse::depth)?, scan).await
 }
 
 /// A SQL condition over a table's columns.
