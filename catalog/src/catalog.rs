@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -19,6 +19,9 @@ pub struct LoadedTable {
     pub metadata_location: String,
     /// The content of that file.
     pub metadata: Arc<TableMetadata>,
+    /// Columns, by field id, of types that are not supported yet, with the type as the metadata file has it. In `metadata`
+    /// they are of the type `binary`.
+    pub unsupported_types: Arc<BTreeMap<i32, String>>,
 }
 
 /// Names tables and makes commits atomic.

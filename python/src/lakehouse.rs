@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
 use tarndb::{Error, Lakehouse, Version};
@@ -22,8 +22,7 @@ pub(crate) fn connect(
     if storage.is_some_and(|storage| !storage.is_empty()) {
         return Err(to_py(&Error::unsupported("storage options are not supported yet: lakes are folders or memory://")));
     }
-    let location =
-        location.to_str().ok_or_else(|| to_py(&Error::invalid_input(format!("`{}` is not valid UTF-8", location.display()))))?;
+    let location = utf8(&location)?;
     let lake = wait(py, async {
         let lake = tarndb::connect(location).await?;
         for (key, value) in settings.unwrap_or_default() {
@@ -32,6 +31,22 @@ pub(crate) fn connect(
         Ok(lake)
     })?;
     Ok(PyLakehouse { lake })
+}
+
+#[pyfunction]
+pub(crate) fn read_iceberg(py: Python<'_>, location: PathBuf) -> PyResult<PyResultSet> {
+    let location = utf8(&location)?;
+    let result = wait(py, async {
+        let lake = tarndb::connect("memory://").await?;
+        let table = lake.read_iceberg(location).await?;
+        lake.scan(&table, None, None, None).await
+    })?;
+    Ok(PyResultSet::new(result))
+}
+
+fn utf8(location: &Path) -> PyResult<&str> {
+    let text = location.to_str();
+    text.ok_or_else(|| to_py(&Error::invalid_input(format!("`{}` is not valid UTF-8", location.display()))))
 }
 
 #[pyclass(frozen, name = "Lakehouse", module = "tarndb")]

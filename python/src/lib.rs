@@ -21,5 +21,6 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<table::PyTarnTable>()?;
     module.add_class::<result::PyResultSet>()?;
     module.add_function(wrap_pyfunction!(lakehouse::connect, module)?)?;
+    module.add_function(wrap_pyfunction!(lakehouse::read_iceberg, module)?)?;
     error::register(py, module)
 }

@@ -106,7 +106,6 @@ def test_what_is_not_offered_yet(lake):
         lambda: lake.transaction(),
         lambda: table.overwrite([{"a": 2}], where="a = 1"),
         lambda: table.update({"a": "a + 1"}, "a = 1"),
-        lambda: tarndb.read_iceberg("folder"),
         lambda: lake.create_table("u", [{"a": 1}], sort_by=["a"]),
     ]:
         with pytest.raises(tarndb.UnsupportedError, match="not supported yet"):

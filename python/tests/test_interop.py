@@ -101,6 +101,23 @@ def test_ours_read_by_others(tmp_path, partition_by):
     assert duckdb_rows(table.metadata_location) == ours
 
 
+def test_partitions_by_uuid(tmp_path):
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    lake.sql("CREATE TABLE t (u UUID, n INT) PARTITIONED BY (u)")
+    for n in range(3):
+        lake.sql(f"INSERT INTO t VALUES ('00000000-0000-0000-0000-00000000000{n}', {n}), (NULL, {n + 10}), ('f81d4fae-7dec-11d0-a765-00a0c91e6bf6', {n + 20})")
+    lake.sql("DELETE FROM t WHERE n = 1 OR n = 21")
+    expected = [(row["u"], row["n"]) for row in lake.sql("SELECT u, n FROM t ORDER BY n").arrow().to_pylist()]
+    assert len(expected) == 7
+    theirs = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db").load_table("default.t")
+    found = sorted(theirs.scan().to_arrow().to_pylist(), key=lambda row: row["n"])
+    assert [(row["u"], row["n"]) for row in found] == expected
+    one = theirs.scan(row_filter="u == 'f81d4fae-7dec-11d0-a765-00a0c91e6bf6'").to_arrow()
+    assert sorted(one["n"].to_pylist()) == [20, 22]
+    found = sorted(duckdb_table(lake.table("t").metadata_location).to_pylist(), key=lambda row: row["n"])
+    assert [row["n"] for row in found] == [n for _, n in expected]
+
+
 def test_pyiceberg_tables_read_here(tmp_path):
     from pyiceberg.partitioning import PartitionField, PartitionSpec
     from pyiceberg.schema import Schema

@@ -7,9 +7,9 @@ use iceberg::spec::{TableMetadata, TableMetadataBuilder};
 use iceberg::{NamespaceIdent, TableIdent};
 use uuid::Uuid;
 
-use super::metadata_file;
 use super::{PointerStore, PointerSwap, SwapOutcome, namespace_text, no_such_table};
 use crate::catalog::table_replaced;
+use crate::metadata_file::{self, ParsedMetadata};
 use crate::{Catalog, CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Result, Storage, TableCommit};
 
 /// Tables whose parsed metadata is kept. A metadata file never changes, so its location is the whole key.
@@ -23,7 +23,7 @@ const DELETE_AFTER_COMMIT_ENABLED: &str = "write.metadata.delete-after-commit.en
 pub(super) struct PointerCatalog<P> {
     pointers: P,
     storage: Storage,
-    parsed: Mutex<HashMap<TableIdent, (String, Arc<TableMetadata>)>>,
+    parsed: Mutex<HashMap<TableIdent, (String, ParsedMetadata)>>,
 }
 
 impl<P: PointerStore> PointerCatalog<P> {
@@ -49,27 +49,27 @@ impl<P: PointerStore> PointerCatalog<P> {
             .unwrap_or_else(PoisonError::into_inner)
             .get(ident)
             .filter(|(location, _)| location == metadata_location)
-            .map(|(_, metadata)| Arc::clone(metadata));
-        let metadata = match cached {
-            Some(metadata) => metadata,
+            .map(|(_, parsed)| parsed.clone());
+        let parsed = match cached {
+            Some(parsed) => parsed,
             None => {
                 self.storage.allow(table_root(metadata_location));
                 let read = metadata_file::read(&self.storage, metadata_location);
                 // What the file says of its location is no reason to leave the lake.
-                let metadata = Arc::new(read.await.map_err(|e| e.with_context("table", ident.to_string()))?);
-                self.remember(ident, metadata_location, &metadata);
-                metadata
+                let parsed = read.await.map_err(|e| e.with_context("table", ident.to_string()))?;
+                self.remember(ident, metadata_location, &parsed);
+                parsed
             }
         };
-        Ok(LoadedTable { ident: ident.clone(), metadata_location: metadata_location.to_string(), metadata })
+        Ok(loaded(ident, metadata_location, parsed))
     }
 
-    fn remember(&self, ident: &TableIdent, location: &str, metadata: &Arc<TableMetadata>) {
+    fn remember(&self, ident: &TableIdent, location: &str, parsed_now: &ParsedMetadata) {
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         if parsed.len() >= CACHED_TABLES && !parsed.contains_key(ident) {
             parsed.clear();
         }
-        parsed.insert(ident.clone(), (location.to_string(), Arc::clone(metadata)));
+        parsed.insert(ident.clone(), (location.to_string(), parsed_now.clone()));
     }
 
     async fn write(&self, files: &[NewFile]) -> Result<()> {
@@ -87,6 +87,16 @@ impl<P: PointerStore> PointerCatalog<P> {
             tracing::debug!(location, %error, "a metadata file that nobody names stays behind");
         }
     }
+}
+
+fn loaded(ident: &TableIdent, metadata_location: &str, parsed: ParsedMetadata) -> LoadedTable {
+    let ParsedMetadata { metadata, unsupported_types } = parsed;
+    LoadedTable { ident: ident.clone(), metadata_location: metadata_location.to_string(), metadata, unsupported_types }
+}
+
+/// Metadata that was made here, of types that are known.
+fn own(metadata: TableMetadata) -> ParsedMetadata {
+    ParsedMetadata { metadata: Arc::new(metadata), unsupported_types: Arc::default() }
 }
 
 /// The folder above `metadata/`, which the catalog vouches for by naming a metadata file in it.
@@ -163,9 +173,9 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
             }
             return Err(error);
         }
-        let metadata = Arc::new(metadata);
-        self.remember(ident, &metadata_location, &metadata);
-        Ok(LoadedTable { ident: ident.clone(), metadata_location, metadata })
+        let parsed = own(metadata);
+        self.remember(ident, &metadata_location, &parsed);
+        Ok(loaded(ident, &metadata_location, parsed))
     }
 
     async fn drop_table(&self, ident: &TableIdent, uuid: Option<Uuid>) -> Result<()> {
@@ -202,6 +212,11 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
                 return Err(Error::invalid_input(format!("table `{}` is named twice in one commit", commit.ident)));
             }
             let base = self.load(&commit.ident).await?;
+            if let Some(of) = base.unsupported_types.values().next() {
+                // Written again, the column would have lost its type.
+                let message = format!("table `{}` has a column of the type {of}, and cannot be changed", commit.ident);
+                return Err(Error::unsupported(message));
+            }
             if commit.base_metadata_location.as_ref().is_some_and(|expected| *expected != base.metadata_location) {
                 let reason = "another writer committed first".to_string();
                 return Ok(CommitOutcome::Conflict { ident: commit.ident.clone(), reason });
@@ -217,7 +232,7 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
             files.extend(commit.files.iter().cloned());
             files.push(NewFile { location: location.clone(), content: metadata_file::serialize(&metadata)?.into() });
             swaps.push(PointerSwap { ident: commit.ident.clone(), expected: base.metadata_location, new: location.clone() });
-            results.push(LoadedTable { ident: commit.ident.clone(), metadata_location: location, metadata: Arc::new(metadata) });
+            results.push(loaded(&commit.ident, &location, own(metadata)));
         }
         let written = self.write(&files).await;
         let outcome = match written {
@@ -227,7 +242,8 @@ impl<P: PointerStore> Catalog for PointerCatalog<P> {
         match outcome {
             Ok(SwapOutcome::Swapped) => {
                 for table in &results {
-                    self.remember(&table.ident, &table.metadata_location, &table.metadata);
+                    let LoadedTable { ident, metadata_location, metadata, unsupported_types } = table.clone();
+                    self.remember(&ident, &metadata_location, &ParsedMetadata { metadata, unsupported_types });
                 }
                 for (location, error) in self.storage.delete_all(obsolete).await {
                     tracing::debug!(location, %error, "an old metadata file stays behind");

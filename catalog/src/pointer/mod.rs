@@ -5,7 +5,6 @@
 
 mod catalog;
 mod memory;
-mod metadata_file;
 mod moved;
 mod sqlite;
 

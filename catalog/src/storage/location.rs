@@ -50,6 +50,19 @@ impl Location {
         Self::file(FsPath::new(text))
     }
 
+    /// The same place's location of another folder: `text` as in [`Location::parse`], or a location in the memory of `self`.
+    ///
+    /// # Errors
+    /// As [`Location::parse`].
+    pub(crate) fn folder(&self, text: &str) -> Result<Self> {
+        match &self.scheme {
+            Scheme::Memory(_) if text.starts_with("memory:") => {
+                Ok(Self { scheme: self.scheme.clone(), url: self.canonical(text.trim_end_matches('/'))? })
+            }
+            _ => Self::parse(text),
+        }
+    }
+
     fn file(path: &FsPath) -> Result<Self> {
         let absolute = std::path::absolute(path)
             .map_err(|e| Error::invalid_input(format!("`{}` is not a usable path", path.display())).with_source(e))?;
@@ -78,6 +91,11 @@ impl Location {
             Scheme::File => self.url.strip_prefix("file://").map(PathBuf::from),
             Scheme::Memory(_) => None,
         }
+    }
+
+    /// Whether it is in the memory of this process.
+    pub fn is_memory(&self) -> bool {
+        matches!(self.scheme, Scheme::Memory(_))
     }
 
     pub(super) fn object_store(&self) -> Arc<dyn ObjectStore> {

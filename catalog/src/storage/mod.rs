@@ -2,6 +2,7 @@
 
 mod file_io;
 mod location;
+mod relocation;
 mod synced_local;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,8 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 pub use location::Location;
 pub use synced_local::SyncedLocalStore;
+
+use relocation::Relocation;
 
 use crate::{Clock, Error, Ids, RandomIds, Result, SystemClock};
 
@@ -48,6 +51,8 @@ struct Inner {
     location: Location,
     store: Arc<dyn ObjectStore>,
     roots: RwLock<BTreeSet<String>>,
+    /// Where the files of a table lie that was moved since its metadata was written.
+    relocation: Option<Relocation>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
 }
@@ -71,12 +76,32 @@ impl Storage {
             store = layer(store);
         }
         let roots = BTreeSet::from([location.url().to_string()]);
-        Self(Arc::new(Inner { location, store, roots: RwLock::new(roots), clock, ids }))
+        Self(Arc::new(Inner { location, store, roots: RwLock::new(roots), relocation: None, clock, ids }))
+    }
+
+    /// The storage of one table in the folder `folder`, opened by its path. The metadata of the table says that it lies at
+    /// `said`; what lay there is found in the folder. Folders beside it, as far as warehouses keep tables of one namespace and
+    /// namespaces of one warehouse beside each other, can be read too.
+    pub(crate) fn of_table(&self, folder: Location, said: &str) -> Self {
+        let root = folder.url().to_string();
+        let store = if folder.is_memory() { Arc::clone(&self.0.store) } else { folder.object_store() };
+        let (clock, ids) = (Arc::clone(&self.0.clock), Arc::clone(&self.0.ids));
+        let relocation = Some(Relocation::new(said, &root));
+        let roots = RwLock::new(BTreeSet::from([root.clone()]));
+        let storage = Self(Arc::new(Inner { location: folder, store, roots, relocation, clock, ids }));
+        for parent in root.rmatch_indices('/').take(2).filter_map(|(end, _)| root.get(..end)) {
+            storage.allow(parent);
+        }
+        storage
     }
 
     /// The warehouse's own location, without a slash at its end.
     pub fn root(&self) -> &str {
         self.0.location.url()
+    }
+
+    pub(crate) fn location(&self) -> &Location {
+        &self.0.location
     }
 
     /// The warehouse's folder on the local file system, if it is one.
@@ -123,7 +148,10 @@ impl Storage {
     /// # Errors
     /// `DataInvalid` for a location outside the lake or with `..` in it, `Unsupported` for another scheme.
     pub fn path(&self, location: &str) -> Result<Path> {
-        let location = self.0.location.canonical(location)?;
+        let location = match &self.0.relocation {
+            None => self.0.location.canonical(location)?,
+            Some(relocation) => self.0.location.canonical(&relocation.apply(location))?,
+        };
         let path = Path::parse(self.0.location.key(&location))
             .map_err(|e| Error::data_invalid(format!("`{location}` is not a valid location")).with_source(e))?;
         if !self.is_allowed(&location) {

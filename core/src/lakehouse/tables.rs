@@ -128,6 +128,18 @@ impl Lakehouse {
         query::scan_table(self, table, columns, predicate, limit).boxed().await
     }
 
+    /// A table of someone else, which no catalog needs to know, at the version that is current now: by the path of its folder,
+    /// or of one of its metadata files. When the folder was moved, its files are found where it is now. It can be read, with
+    /// [`Lakehouse::scan`], and not changed.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no table; `DataInvalid` when its metadata cannot be read; `Unsupported` for format versions
+    /// after 3 and for other stores than the local file system.
+    pub async fn read_iceberg(&self, path: &str) -> Result<Table> {
+        self.check_open()?;
+        Table::at_path(self.env(), path).await
+    }
+
     /// A SQL condition over a table's columns, for [`crate::maintenance::rewrite_data_files`].
     ///
     /// # Errors

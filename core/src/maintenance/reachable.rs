@@ -70,7 +70,7 @@ pub(super) async fn of_snapshots(
     let mut seen = HashSet::new();
     for snapshot in snapshots {
         files.manifest_lists.insert(snapshot.manifest_list().to_string());
-        let list = env.manifests.manifest_list(metadata, snapshot).await?;
+        let list = env.manifests.manifest_list(snapshot).await?;
         files.manifests.extend(list.iter().map(|manifest| manifest.manifest_path.clone()));
         let unread = list.iter().filter(|m| !known.contains(&m.manifest_path) && seen.insert(m.manifest_path.clone()));
         for (_, columns) in env.manifests.manifests(unread.cloned().collect()).await? {

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tarndb_catalog::{Error, Result};
 
-use crate::scan::{DeleteLoader, Pruner, ReadSchema, ScanTask, name_mapping, open_rows, plan};
+use crate::scan::{Deletes, Pruner, ReadSchema, ScanTask, open_rows, plan};
 use crate::table::{Table, engine_schema, properties};
 use crate::transaction::{Backoff, Caller, RewriteFiles, Transaction, WrittenFile, met_another_writer};
 use crate::writer::{Matching, conform, write_rows};
@@ -105,14 +105,16 @@ async fn rewrite_once(
     let schema = engine_schema(table.schema())?;
     let pruner = Pruner::new(Arc::clone(table.schema()), schema, filters)?;
     let (tasks, _) = plan(table, &pruner).await?;
-    let loader = Arc::new(DeleteLoader::new(table.env().storage.clone()));
-    let groups = groups(tasks, options, &sizes, &loader).await?;
+    let plain = table.arrow_schema()?;
+    let read = ReadSchema::new(table, Arc::clone(&plain), plain)?;
+    let deletes = Arc::new(Deletes::new(table, &read, tasks.iter())?);
+    let groups = groups(tasks, options, &sizes, &deletes).await?;
     if groups.is_empty() {
         return Ok(RewriteDataFilesResult::default());
     }
     let replaced: HashSet<String> = groups.iter().flatten().map(|task| task.path.clone()).collect();
     let rewritten_bytes_count = groups.iter().flatten().map(|task| task.file_size).sum();
-    let written = rewrite_groups(table, groups, &loader, options.max_concurrent_file_group_rewrites.max(1)).await?;
+    let written = rewrite_groups(table, groups, (&read, &deletes), options.max_concurrent_file_group_rewrites.max(1)).await?;
     let result = RewriteDataFilesResult {
         rewritten_data_files_count: replaced.len(),
         added_data_files_count: written.len(),
@@ -151,11 +153,11 @@ async fn groups(
     tasks: Vec<ScanTask>,
     options: &RewriteDataFilesOptions,
     sizes: &Sizes,
-    loader: &DeleteLoader,
+    deletes: &Deletes,
 ) -> Result<Vec<Vec<ScanTask>>> {
     let mut partitions: BTreeMap<(i32, String), Vec<(ScanTask, bool)>> = BTreeMap::new();
     for task in tasks {
-        let much_deleted = is_much_deleted(&task, options, loader).await?;
+        let much_deleted = is_much_deleted(&task, options, deletes).await?;
         let wanted = options.rewrite_all || much_deleted || task.file_size < sizes.min || task.file_size > sizes.max;
         if wanted {
             let key = (task.spec_id, format!("{:?}", task.partition));
@@ -196,14 +198,14 @@ fn bins(candidates: Vec<(ScanTask, bool)>, max_bytes: u64) -> Vec<Vec<(ScanTask,
     bins
 }
 
-async fn is_much_deleted(task: &ScanTask, options: &RewriteDataFilesOptions, loader: &DeleteLoader) -> Result<bool> {
+async fn is_much_deleted(task: &ScanTask, options: &RewriteDataFilesOptions, deletes: &Deletes) -> Result<bool> {
     if task.deletes.is_empty() {
         return Ok(false);
     }
     if task.deletes.len() >= options.delete_file_threshold {
         return Ok(true);
     }
-    let deleted = loader.positions(task).await?.len();
+    let deleted = deletes.positions.positions(task).await?.len();
     #[allow(clippy::cast_precision_loss)] // a ratio
     let ratio = deleted as f64 / task.record_count.max(1) as f64;
     Ok(ratio >= options.delete_ratio_threshold)
@@ -212,11 +214,11 @@ async fn is_much_deleted(task: &ScanTask, options: &RewriteDataFilesOptions, loa
 async fn rewrite_groups(
     table: &Table,
     groups: Vec<Vec<ScanTask>>,
-    loader: &Arc<DeleteLoader>,
+    reading: (&ReadSchema, &Arc<Deletes>),
     concurrency: usize,
 ) -> Result<Vec<WrittenFile>> {
     let mut written = Vec::new();
-    let mut results = stream::iter(groups).map(|group| rewrite_group(table, group, loader)).buffer_unordered(concurrency);
+    let mut results = stream::iter(groups).map(|group| rewrite_group(table, group, reading)).buffer_unordered(concurrency);
     let mut failure = None;
     while let Some(result) = results.next().await {
         match result {
@@ -238,14 +240,17 @@ async fn rewrite_groups(
     }
 }
 
-async fn rewrite_group(table: &Table, group: Vec<ScanTask>, loader: &Arc<DeleteLoader>) -> Result<Vec<WrittenFile>> {
+async fn rewrite_group(
+    table: &Table,
+    group: Vec<ScanTask>,
+    (read, deletes): (&ReadSchema, &Arc<Deletes>),
+) -> Result<Vec<WrittenFile>> {
     let plain = table.arrow_schema()?;
-    let read = ReadSchema { with_ids: Arc::clone(&plain), output: Arc::clone(&plain), mapping: name_mapping(table.metadata())? };
-    let (loader, storage) = (Arc::clone(loader), table.env().storage.clone());
+    let (read, deletes, storage) = (read.clone(), Arc::clone(deletes), table.env().storage.clone());
     let rows = stream::iter(group)
         .then(move |task| {
-            let (loader, schema, storage) = (Arc::clone(&loader), read.clone(), storage.clone());
-            async move { open_rows(&storage, &loader, &task, &schema, false, BATCH_ROWS).await }
+            let (deletes, schema, storage) = (Arc::clone(&deletes), read.clone(), storage.clone());
+            async move { open_rows(&storage, &deletes, &task, &schema, false, BATCH_ROWS).await }
         })
         .try_flatten()
         .and_then(move |batch| futures::future::ready(conform(&batch, &plain, Matching::ByPosition)));

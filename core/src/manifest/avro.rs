@@ -42,6 +42,9 @@ pub(crate) struct Field {
     pub(crate) schema: Schema,
 }
 
+/// How an object container file begins.
+const MAGIC: &[u8] = b"Obj\x01";
+
 fn damaged(what: impl Into<String>) -> Error {
     Error::data_invalid(format!("not a readable Avro file: {}", what.into()))
 }
@@ -123,6 +126,7 @@ impl Schema {
 /// An Avro object container file.
 pub(crate) struct Container<'a> {
     pub(crate) schema: Schema,
+    header: HashMap<&'a str, &'a [u8]>,
     codec: String,
     sync: [u8; 16],
     rest: &'a [u8],
@@ -130,26 +134,18 @@ pub(crate) struct Container<'a> {
 
 impl<'a> Container<'a> {
     pub(crate) fn open(bytes: &'a [u8]) -> Result<Self> {
-        let Some(body) = bytes.strip_prefix(b"Obj\x01") else {
-            return Err(damaged("it does not begin as one"));
-        };
-        let mut cursor = Cursor(body);
-        let mut header: HashMap<&str, &[u8]> = HashMap::new();
-        loop {
-            let count = cursor.block_count()?;
-            if count == 0 {
-                break;
-            }
-            for _ in 0..count {
-                let key = cursor.string()?;
-                header.insert(key, cursor.bytes()?);
-            }
-        }
+        let (header, mut cursor) = read_header(bytes)?;
         let sync = cursor.take(16)?.try_into().map_err(|_| damaged("truncated header"))?;
         let schema = header.get("avro.schema").ok_or_else(|| damaged("no schema in its header"))?;
         let schema: Value = serde_json::from_slice(schema).map_err(|e| damaged("its schema is not JSON").with_source(e))?;
-        let codec = header.get("avro.codec").map_or(Cow::Borrowed("null"), |codec| String::from_utf8_lossy(codec));
-        Ok(Self { schema: Schema::parse(&schema, &mut HashMap::new(), 0)?, codec: codec.into_owned(), sync, rest: cursor.0 })
+        let codec = header.get("avro.codec").map_or(Cow::Borrowed("null"), |codec| String::from_utf8_lossy(codec)).into_owned();
+        let schema = Schema::parse(&schema, &mut HashMap::new(), 0)?;
+        Ok(Self { schema, header, codec, sync, rest: cursor.0 })
+    }
+
+    /// A value of the file's header.
+    pub(crate) fn header(&self, key: &str) -> Option<&'a [u8]> {
+        self.header.get(key).copied()
     }
 
     /// The next block: how many records it holds, and their bytes. `None` at the end.
@@ -200,6 +196,53 @@ impl<'a> Container<'a> {
             codec => Err(Error::unsupported(format!("Avro codec `{codec}` is not supported"))),
         }
     }
+}
+
+/// The key-value pairs at the beginning of a file, and what follows them.
+fn read_header(bytes: &[u8]) -> Result<(HashMap<&str, &[u8]>, Cursor<'_>)> {
+    let Some(body) = bytes.strip_prefix(MAGIC) else {
+        return Err(damaged("it does not begin as one"));
+    };
+    let mut cursor = Cursor(body);
+    let mut header = HashMap::new();
+    loop {
+        let count = cursor.block_count()?;
+        if count == 0 {
+            return Ok((header, cursor));
+        }
+        for _ in 0..count {
+            let key = cursor.string()?;
+            header.insert(key, cursor.bytes()?);
+        }
+    }
+}
+
+/// The file with other values in its header: `change` gets each key and value, and returns the value to be.
+pub(crate) fn with_header(bytes: &[u8], change: impl Fn(&str, &[u8]) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    let (header, rest) = read_header(bytes)?;
+    let mut pairs: Vec<(&str, &[u8])> = header.into_iter().collect();
+    pairs.sort_unstable();
+    let mut encoded = MAGIC.to_vec();
+    put_length(&mut encoded, pairs.len());
+    for (key, value) in pairs {
+        for text in [key.as_bytes(), &change(key, value)?] {
+            put_length(&mut encoded, text.len());
+            encoded.extend_from_slice(text);
+        }
+    }
+    encoded.push(0);
+    encoded.extend_from_slice(rest.0);
+    Ok(encoded)
+}
+
+/// A length in Avro's zigzag encoding.
+fn put_length(out: &mut Vec<u8>, length: usize) {
+    let mut rest = (length as u64) << 1;
+    while rest >= 0x80 {
+        out.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
 }
 
 /// Reads Avro's binary encoding off the front of a slice.

@@ -2,10 +2,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use iceberg::spec::{ManifestFile, ManifestList, Snapshot, TableMetadata};
-use tarndb_catalog::{Error, ErrorKind, Result, Storage};
+use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
+use tarndb_catalog::{Error, ErrorKind, Result, Storage, inline_manifests};
 
 use super::columns::{Inherited, ManifestColumns};
+use super::entries::{self, FileEntry};
+use super::list;
 
 /// Memory for decoded manifests, unless configured.
 const DEFAULT_BUDGET_BYTES: usize = 256 * 1024 * 1024;
@@ -20,7 +22,7 @@ const READ_CONCURRENCY: usize = 16;
 pub(crate) struct ManifestCache {
     storage: Storage,
     budget_bytes: usize,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,14 +47,24 @@ enum Content {
 
 impl ManifestCache {
     pub(crate) fn new(storage: Storage) -> Self {
-        Self { storage, budget_bytes: DEFAULT_BUDGET_BYTES, state: Mutex::default() }
+        Self { storage, budget_bytes: DEFAULT_BUDGET_BYTES, state: Arc::default() }
+    }
+
+    /// The same cache for tables of another storage.
+    pub(crate) fn for_storage(&self, storage: Storage) -> Self {
+        Self { storage, budget_bytes: self.budget_bytes, state: Arc::clone(&self.state) }
+    }
+
+    /// What a path of metadata stands for: tables that were moved may share their old locations.
+    fn key(&self, path: &str) -> String {
+        format!("{} {path}", self.storage.root())
     }
 
     fn get(&self, path: &str) -> Option<Content> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.tick += 1;
         let tick = state.tick;
-        let item = state.items.get_mut(path)?;
+        let item = state.items.get_mut(&self.key(path))?;
         item.last_use = tick;
         Some(item.content.clone())
     }
@@ -61,7 +73,7 @@ impl ManifestCache {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.tick += 1;
         let last_use = state.tick;
-        if let Some(old) = state.items.insert(path.to_string(), Item { content, bytes, last_use }) {
+        if let Some(old) = state.items.insert(self.key(path), Item { content, bytes, last_use }) {
             state.used_bytes -= old.bytes;
         }
         state.used_bytes += bytes;
@@ -82,17 +94,27 @@ impl ManifestCache {
     }
 
     /// The manifests of a snapshot.
-    pub(crate) async fn manifest_list(&self, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Arc<Vec<ManifestFile>>> {
+    pub(crate) async fn manifest_list(&self, snapshot: &Snapshot) -> Result<Arc<Vec<ManifestFile>>> {
         let path = snapshot.manifest_list();
         if let Some(Content::List(list)) = self.get(path) {
             return Ok(list);
         }
+        if let Some(manifests) = inline_manifests(path) {
+            return Ok(Arc::new(self.inline_list(manifests).await?));
+        }
         let bytes = self.storage.read(path).await.map_err(|e| unreadable("manifest list", path, e))?;
-        let list = ManifestList::parse_with_version(&bytes, metadata.format_version())
-            .map_err(|e| unreadable("manifest list", path, e.into()))?;
-        let list = Arc::new(list.consume_entries().into_iter().collect::<Vec<_>>());
+        let list = Arc::new(list::decode(&bytes).map_err(|e| unreadable("manifest list", path, e))?);
         self.put(path, Content::List(Arc::clone(&list)), 2 * bytes.len());
         Ok(list)
+    }
+
+    /// The lines of a manifest list that was never written: snapshots of format version 1 may name their manifests themselves.
+    async fn inline_list(&self, manifests: Vec<String>) -> Result<Vec<ManifestFile>> {
+        let line = |path: String| async move {
+            let bytes = self.storage.read(&path).await.map_err(|e| unreadable("manifest", &path, e))?;
+            list::line_of(&path, &bytes).map_err(|e| unreadable("manifest", &path, e))
+        };
+        stream::iter(manifests).map(line).buffered(READ_CONCURRENCY).try_collect().await
     }
 
     /// One decoded manifest.
@@ -102,7 +124,7 @@ impl ManifestCache {
             return Ok(columns);
         }
         let bytes = self.storage.read(path).await.map_err(|e| unreadable("manifest", path, e))?;
-        let inherited = Inherited { snapshot_id: file.added_snapshot_id, sequence_number: file.sequence_number };
+        let inherited = Inherited::from(file);
         let decoded = tokio::task::spawn_blocking(move || ManifestColumns::decode(&bytes, inherited)).await;
         let columns = decoded
             .map_err(|e| Error::internal("decoding a manifest stopped").with_source(e))?
@@ -110,6 +132,14 @@ impl ManifestCache {
         let columns = Arc::new(columns);
         self.put(path, Content::Manifest(Arc::clone(&columns)), columns.memory_size());
         Ok(columns)
+    }
+
+    /// Everything that a manifest of `metadata`'s table says of its files, which only a commit that writes it anew needs;
+    /// `None` for removed files.
+    pub(crate) async fn entries(&self, metadata: &TableMetadata, file: &ManifestFile) -> Result<Vec<Option<FileEntry>>> {
+        let path = &file.manifest_path;
+        let bytes = self.storage.read(path).await.map_err(|e| unreadable("manifest", path, e))?;
+        entries::decode(&bytes, file, metadata).map_err(|e| unreadable("manifest", path, e))
     }
 
     /// Decoded manifests in the order given, read concurrently.

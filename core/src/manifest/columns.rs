@@ -1,9 +1,11 @@
 use std::collections::HashMap;
 
-use iceberg::spec::{Literal, PrimitiveLiteral, Struct};
+use iceberg::spec::{ManifestFile, Struct};
 use tarndb_catalog::{Error, Result};
 
-use super::avro::{Container, Cursor, Field, Logical, Schema};
+use super::avro::{Container, Cursor, Field, Schema};
+use super::fields;
+use super::values::{format, int_map, long, partition, string, unsigned};
 
 /// What a manifest entry says became of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +16,19 @@ pub enum EntryStatus {
     Added,
     /// Removed by the snapshot that wrote the manifest.
     Deleted,
+}
+
+impl TryFrom<Option<i64>> for EntryStatus {
+    type Error = Error;
+
+    fn try_from(number: Option<i64>) -> Result<Self> {
+        match number {
+            Some(0) => Ok(Self::Existing),
+            Some(1) => Ok(Self::Added),
+            Some(2) => Ok(Self::Deleted),
+            other => Err(Error::data_invalid(format!("a manifest entry has the status {other:?}"))),
+        }
+    }
 }
 
 /// What a file holds.
@@ -67,6 +82,12 @@ pub struct Entry {
     pub referenced_data_file: Option<String>,
     /// Sort order by which the file was written.
     pub sort_order_id: Option<i32>,
+    /// The row id of the file's first row, in tables with row lineage.
+    pub first_row_id: Option<i64>,
+    /// Where in its file a deletion vector begins, in bytes.
+    pub content_offset: Option<u64>,
+    /// How long a deletion vector is, in bytes.
+    pub content_size: Option<u64>,
 }
 
 impl Entry {
@@ -117,6 +138,20 @@ pub(crate) struct ManifestColumns {
 pub(crate) struct Inherited {
     pub(crate) snapshot_id: i64,
     pub(crate) sequence_number: i64,
+    pub(crate) first_row_id: Option<u64>,
+}
+
+impl From<&ManifestFile> for Inherited {
+    fn from(file: &ManifestFile) -> Self {
+        Self { snapshot_id: file.added_snapshot_id, sequence_number: file.sequence_number, first_row_id: file.first_row_id }
+    }
+}
+
+impl Inherited {
+    /// Only what a snapshot adds may inherit; v1 files, which have no sequence numbers, count as 0.
+    pub(super) fn sequence_number_of(self, status: EntryStatus) -> i64 {
+        if status == EntryStatus::Added { self.sequence_number } else { self.sequence_number.min(0) }
+    }
 }
 
 impl ManifestColumns {
@@ -173,6 +208,7 @@ impl ManifestColumns {
                 columns.decode_entry(&mut cursor, &fields, inherited)?;
             }
         }
+        columns.assign_row_ids(inherited.first_row_id);
         columns.pad();
         Ok(columns)
     }
@@ -181,18 +217,13 @@ impl ManifestColumns {
         let (mut status, mut snapshot_id, mut sequence_number) = (EntryStatus::Existing, None, None);
         let mut file = None;
         for field in fields {
-            match (field.id, field.name.as_str()) {
-                (Some(0), _) | (None, "status") => {
-                    status = match long(cursor, &field.schema)? {
-                        Some(0) => EntryStatus::Existing,
-                        Some(1) => EntryStatus::Added,
-                        Some(2) => EntryStatus::Deleted,
-                        other => return Err(Error::data_invalid(format!("a manifest entry has the status {other:?}"))),
-                    };
+            match fields::id(field, fields::ENTRY) {
+                Some(0) => {
+                    status = EntryStatus::try_from(long(cursor, &field.schema)?)?;
                 }
-                (Some(1), _) | (None, "snapshot_id") => snapshot_id = long(cursor, &field.schema)?,
-                (Some(3), _) | (None, "sequence_number") => sequence_number = long(cursor, &field.schema)?,
-                (Some(2), _) | (None, "data_file") => {
+                Some(1) => snapshot_id = long(cursor, &field.schema)?,
+                Some(3) => sequence_number = long(cursor, &field.schema)?,
+                Some(2) => {
                     let Schema::Record(fields) = cursor.branch(&field.schema)? else {
                         return Err(Error::data_invalid("a manifest's `data_file` is not a record"));
                     };
@@ -204,12 +235,7 @@ impl ManifestColumns {
         let mut entry = file.ok_or_else(|| Error::data_invalid("a manifest entry has no `data_file`"))?;
         entry.status = status;
         entry.snapshot_id = snapshot_id.unwrap_or(inherited.snapshot_id);
-        // Only what a snapshot adds may inherit; v1 files, which have no sequence numbers, count as 0.
-        entry.sequence_number = match (sequence_number, status) {
-            (Some(number), _) => number,
-            (None, EntryStatus::Added) => inherited.sequence_number,
-            (None, _) => inherited.sequence_number.min(0),
-        };
+        entry.sequence_number = sequence_number.unwrap_or_else(|| inherited.sequence_number_of(status));
         self.entries.push(entry);
         Ok(())
     }
@@ -228,10 +254,13 @@ impl ManifestColumns {
             equality_ids: Vec::new(),
             referenced_data_file: None,
             sort_order_id: None,
+            first_row_id: None,
+            content_offset: None,
+            content_size: None,
         };
         for field in fields {
             let schema = &field.schema;
-            match field.id {
+            match fields::id(field, fields::FILE) {
                 Some(134) => {
                     entry.content = match long(cursor, schema)?.unwrap_or(0) {
                         0 => FileContent::Data,
@@ -260,7 +289,10 @@ impl ManifestColumns {
                     }
                 }
                 Some(140) => entry.sort_order_id = long(cursor, schema)?.and_then(|id| i32::try_from(id).ok()),
+                Some(142) => entry.first_row_id = long(cursor, schema)?,
                 Some(143) => entry.referenced_data_file = string(cursor, schema)?,
+                Some(144) => entry.content_offset = long(cursor, schema)?.map(|n| unsigned(Some(n))).transpose()?,
+                Some(145) => entry.content_size = long(cursor, schema)?.map(|n| unsigned(Some(n))).transpose()?,
                 _ => cursor.skip(schema)?,
             }
         }
@@ -311,6 +343,17 @@ impl ManifestColumns {
         })
     }
 
+    /// Data files that were written before their snapshot knew its row ids are numbered from the manifest's own first one.
+    fn assign_row_ids(&mut self, first: Option<u64>) {
+        let Some(mut next) = first.and_then(|first| i64::try_from(first).ok()) else { return };
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_live() && entry.content == FileContent::Data) {
+            if entry.first_row_id.is_none() {
+                entry.first_row_id = Some(next);
+                next = next.saturating_add(i64::try_from(entry.record_count).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
     /// Brings every column to the number of entries.
     fn pad(&mut self) {
         let rows = self.entries.len();
@@ -323,96 +366,4 @@ impl ManifestColumns {
         }
         self.arena.shrink_to_fit();
     }
-}
-
-fn long(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Option<i64>> {
-    match cursor.branch(schema)? {
-        Schema::Null => Ok(None),
-        Schema::Int | Schema::Long => Ok(Some(cursor.long()?)),
-        _ => Err(Error::data_invalid("a manifest holds something else where a number is expected")),
-    }
-}
-
-fn string(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Option<String>> {
-    match cursor.branch(schema)? {
-        Schema::Null => Ok(None),
-        Schema::String => Ok(Some(cursor.string()?.to_string())),
-        _ => Err(Error::data_invalid("a manifest holds something else where a string is expected")),
-    }
-}
-
-fn unsigned(number: Option<i64>) -> Result<u64> {
-    u64::try_from(number.unwrap_or(0)).map_err(|_| Error::data_invalid("a manifest entry has a negative size or row count"))
-}
-
-fn format(name: &str) -> Result<FileFormat> {
-    match name.to_ascii_lowercase().as_str() {
-        "parquet" => Ok(FileFormat::Parquet),
-        "avro" => Ok(FileFormat::Avro),
-        "orc" => Ok(FileFormat::Orc),
-        "puffin" => Ok(FileFormat::Puffin),
-        other => Err(Error::data_invalid(format!("a manifest entry has the file format `{other}`"))),
-    }
-}
-
-/// A map with int keys, which Iceberg writes as an array of key-value records.
-fn int_map(
-    cursor: &mut Cursor<'_>,
-    schema: &Schema,
-    mut item: impl FnMut(&mut Cursor<'_>, &Schema, i32) -> Result<()>,
-) -> Result<()> {
-    let Schema::Array(items) = cursor.branch(schema)? else {
-        return Ok(());
-    };
-    let Schema::Record(pair) = items.as_ref() else {
-        return Err(Error::data_invalid("a map of a manifest is not made of records"));
-    };
-    let [_, value] = pair.as_slice() else {
-        return Err(Error::data_invalid("a map of a manifest is not made of keys and values"));
-    };
-    cursor.each(|cursor| {
-        let key = cursor.int()?;
-        item(cursor, &value.schema, key)
-    })
-}
-
-fn partition(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Struct> {
-    let Schema::Record(fields) = cursor.branch(schema)? else {
-        return Err(Error::data_invalid("a manifest's `partition` is not a record"));
-    };
-    let mut values = Vec::with_capacity(fields.len());
-    for field in fields {
-        values.push(partition_value(cursor, &field.schema)?);
-    }
-    Ok(Struct::from_iter(values))
-}
-
-fn partition_value(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Option<Literal>> {
-    let unscaled = |bytes: &[u8]| -> Result<PrimitiveLiteral> {
-        let negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
-        let mut wide = [if negative { 0xff } else { 0 }; 16];
-        let start = 16usize.checked_sub(bytes.len());
-        let tail = start.and_then(|start| wide.get_mut(start..));
-        tail.ok_or_else(|| Error::data_invalid("a decimal partition value is longer than 16 bytes"))?.copy_from_slice(bytes);
-        Ok(PrimitiveLiteral::Int128(i128::from_be_bytes(wide)))
-    };
-    let short = |_| Error::data_invalid("a partition value is truncated");
-    let literal = match cursor.branch(schema)? {
-        Schema::Null => return Ok(None),
-        Schema::Boolean => PrimitiveLiteral::Boolean(cursor.byte()? != 0),
-        Schema::Int => PrimitiveLiteral::Int(cursor.int()?),
-        Schema::Long => PrimitiveLiteral::Long(cursor.long()?),
-        Schema::Float => PrimitiveLiteral::Float(f32::from_le_bytes(cursor.take(4)?.try_into().map_err(short)?).into()),
-        Schema::Double => PrimitiveLiteral::Double(f64::from_le_bytes(cursor.take(8)?.try_into().map_err(short)?).into()),
-        Schema::String => PrimitiveLiteral::String(cursor.string()?.to_string()),
-        Schema::Bytes(Logical::Decimal) => unscaled(cursor.bytes()?)?,
-        Schema::Bytes(_) => PrimitiveLiteral::Binary(cursor.bytes()?.to_vec()),
-        Schema::Fixed(size, Logical::Decimal) => unscaled(cursor.take(*size)?)?,
-        Schema::Fixed(16, Logical::Uuid) => {
-            PrimitiveLiteral::UInt128(u128::from_be_bytes(cursor.take(16)?.try_into().map_err(short)?))
-        }
-        Schema::Fixed(size, _) => PrimitiveLiteral::Binary(cursor.take(*size)?.to_vec()),
-        _ => return Err(Error::data_invalid("a partition value is not a primitive")),
-    };
-    Ok(Some(Literal::Primitive(literal)))
 }

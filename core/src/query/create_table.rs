@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, FieldRef, Schema as ArrowSchema, SchemaRef as A
 use datafusion::execution::memory_pool::MemoryPool;
 use futures::{Stream, StreamExt, TryStreamExt};
 use iceberg::spec::{
-    FormatVersion, NestedField, PrimitiveType, Schema, TableMetadata, TableMetadataBuilder, Transform, Type, UnboundPartitionSpec,
+    FormatVersion, NestedField, Schema, TableMetadata, TableMetadataBuilder, Transform, Type, UnboundPartitionSpec,
 };
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use tarndb_catalog::{Error, ErrorKind, LoadedTable, Result};
@@ -184,7 +184,12 @@ async fn stage(lake: &Lakehouse, ident: &TableIdent, new: NewTable) -> Result<Ta
         .format_version(FormatVersion::V2)
         .build();
     let metadata = TableMetadataBuilder::from_table_creation(creation)?.assign_uuid(uuid).build()?.metadata;
-    let loaded = LoadedTable { ident: ident.clone(), metadata_location: String::new(), metadata: Arc::new(metadata) };
+    let loaded = LoadedTable {
+        ident: ident.clone(),
+        metadata_location: String::new(),
+        metadata: Arc::new(metadata),
+        unsupported_types: Arc::default(),
+    };
     let table = Table::new(Arc::clone(env), loaded);
     check_properties(&table)?;
     Ok(table)
@@ -257,11 +262,6 @@ fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundP
             Transform::Void => "_null".to_string(),
             other => format!("_{other}"),
         };
-        if *source.field_type == Type::Primitive(PrimitiveType::Uuid) && *transform == Transform::Identity {
-            return Err(Error::unsupported(format!(
-                "partitions by the UUID column `{column}` are not supported: use bucket(n, {column})"
-            )));
-        }
         builder = builder.add_partition_field(source.id, partition_name(schema, column, &suffix), *transform)?;
     }
     Ok(builder.build())

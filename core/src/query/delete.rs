@@ -198,7 +198,8 @@ async fn whole_files(lake: &Lakehouse, table: &Table, condition: Option<&Conditi
     let schema = engine_schema(table.schema())?;
     let pruner = |filters: &[_]| Pruner::new(Arc::clone(table.schema()), Arc::clone(&schema), filters);
     let Some(condition) = condition else {
-        return Ok(plan_scan(table, &pruner(&[])?).await?.0);
+        let all = plan_scan(table, &pruner(&[])?).await?.0;
+        return Ok(all);
     };
     let Condition::OverColumns(expr) = condition else {
         return Ok(Vec::new());
@@ -217,7 +218,9 @@ async fn whole_files(lake: &Lakehouse, table: &Table, condition: Option<&Conditi
     let (rest, _) = plan_scan(table, &pruner(&[negated])?).await?;
     let rest: HashSet<String> = rest.into_iter().map(|task| task.path).collect();
     let no_nulls = |task: &ScanTask| columns.iter().all(|id| task.columns.count(Count::Nulls, *id, task.row) == Some(0));
-    Ok(all.into_iter().filter(|task| !rest.contains(&task.path) && no_nulls(task)).collect())
+    // How many rows equality deletes have left is known only by reading them.
+    let known = |task: &ScanTask| task.has_known_rows() && !rest.contains(&task.path) && no_nulls(task);
+    Ok(all.into_iter().filter(known).collect())
 }
 
 /// The field ids of a condition that is true or false, never NULL, wherever its columns are not NULL. `None` for
@@ -296,7 +299,7 @@ async fn commit(
         let mut tasks: BTreeMap<String, ScanTask> = tasks.into_iter().map(|task| (task.path.clone(), task)).collect();
         for (path, positions) in found {
             let task = tasks.remove(&path).ok_or_else(|| Error::internal("a DELETE found rows in an unknown file"))?;
-            if task.deletes.is_empty() && positions.len() == task.record_count {
+            if task.is_whole() && positions.len() == task.record_count {
                 removed.insert(path);
             } else {
                 deleted.insert(path, DeletedRows { spec_id: task.spec_id, partition: task.partition, positions });

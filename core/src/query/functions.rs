@@ -1,4 +1,4 @@
-//! `read_parquet`, `read_csv`, `read_json`: files as tables.
+//! `read_parquet`, `read_csv`, `read_json`: files as tables. `iceberg_scan`: a table without its catalog.
 
 use std::sync::Arc;
 
@@ -14,7 +14,9 @@ use datafusion::prelude::SessionContext;
 use tarndb_catalog::Error;
 
 use super::blocking;
+use super::table_provider::IcebergTableProvider;
 use crate::error::{engine_error, to_engine_error};
+use crate::table::{Environment, Table};
 
 /// The formats of files that are read as tables.
 #[derive(Debug, Clone, Copy)]
@@ -24,12 +26,35 @@ enum Format {
     Json,
 }
 
-pub(super) fn register(context: &SessionContext) {
+pub(super) fn register(context: &SessionContext, env: &Arc<Environment>) {
     for (name, format) in [("read_parquet", Format::Parquet), ("read_csv", Format::Csv), ("read_json", Format::Json)] {
         context.register_udtf(name, Arc::new(ReadFiles { name, format }));
     }
-    for name in ["iceberg_scan", "table_changes"] {
-        context.register_udtf(name, Arc::new(NotOffered(name)));
+    context.register_udtf("iceberg_scan", Arc::new(IcebergScan(Arc::clone(env))));
+    context.register_udtf("table_changes", Arc::new(NotOffered("table_changes")));
+}
+
+/// Reads an Iceberg table by the path of its folder, or of one of its metadata files.
+#[derive(Debug)]
+struct IcebergScan(Arc<Environment>);
+
+impl TableFunctionImpl for IcebergScan {
+    fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> EngineResult<Arc<dyn TableProvider>> {
+        let [path] = args.exprs() else {
+            return plan_err!("iceberg_scan takes one path: that of a table's folder or metadata file");
+        };
+        let path = path_of("iceberg_scan", path)?;
+        let table = blocking::wait(Table::at_path(&self.0, path));
+        let provider = table.and_then(IcebergTableProvider::try_new).map_err(to_engine_error)?;
+        Ok(Arc::new(provider))
+    }
+}
+
+/// A path that was given as a string.
+fn path_of<'a>(function: &str, argument: &'a Expr) -> EngineResult<&'a str> {
+    match argument {
+        Expr::Literal(ScalarValue::Utf8(Some(path)) | ScalarValue::Utf8View(Some(path)), _) => Ok(path),
+        other => plan_err!("{function} takes paths as string literals, not `{other}`"),
     }
 }
 
@@ -54,12 +79,7 @@ impl TableFunctionImpl for ReadFiles {
     fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> EngineResult<Arc<dyn TableProvider>> {
         let mut urls = Vec::new();
         for argument in args.exprs() {
-            match argument {
-                Expr::Literal(ScalarValue::Utf8(Some(path)) | ScalarValue::Utf8View(Some(path)), _) => {
-                    urls.push(ListingTableUrl::parse(path)?);
-                }
-                other => return plan_err!("{} takes paths as string literals, not `{other}`", self.name),
-            }
+            urls.push(ListingTableUrl::parse(path_of(self.name, argument)?)?);
         }
         if urls.is_empty() {
             return plan_err!("{} needs a path, such as {}('in/*')", self.name, self.name);

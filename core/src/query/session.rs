@@ -63,7 +63,7 @@ pub(crate) fn session_context(env: &Arc<Environment>) -> Result<SessionContext> 
     context.register_expr_planner(Arc::new(coercion::Comparison)).map_err(crate::error::engine_error)?;
     context.runtime_env().register_object_store(store_url()?.as_ref(), env.storage.object_store());
     context.register_relation_planner(Arc::new(relation::RefuseVersions)).map_err(crate::error::engine_error)?;
-    functions::register(&context);
+    functions::register(&context, env);
     Ok(context)
 }
 

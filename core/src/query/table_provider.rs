@@ -13,8 +13,7 @@ use tarndb_catalog::Result;
 use super::session::store_url;
 use crate::error::to_engine_error;
 use crate::scan::{
-    FILE_COLUMN, POSITION_COLUMN, PlanCounts, PositionScanExec, Pruner, ReadSchema, ScanRequest, ScanTask, name_mapping, plan,
-    scan_exec,
+    FILE_COLUMN, POSITION_COLUMN, PlanCounts, PositionScanExec, Pruner, ReadSchema, ScanRequest, ScanTask, plan, scan_exec,
 };
 use crate::table::{Table, engine_schema, engine_schema_with_ids};
 
@@ -27,7 +26,6 @@ pub(super) struct IcebergTableProvider {
 
 impl IcebergTableProvider {
     pub(super) fn try_new(table: Table) -> Result<Self> {
-        table.check_readable()?;
         let schema = engine_schema(table.schema())?;
         Ok(Self { table, schema })
     }
@@ -55,7 +53,7 @@ async fn planned(
 fn limited(tasks: Vec<ScanTask>, limit: usize) -> Vec<ScanTask> {
     let mut rows = 0;
     let enough = tasks.iter().position(|task| {
-        if task.deletes.is_empty() {
+        if task.is_whole() {
             rows += task.record_count;
         }
         rows >= limit as u64
@@ -84,6 +82,7 @@ impl TableProvider for IcebergTableProvider {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        self.table.check_columns(projection.map(Vec::as_slice)).map_err(to_engine_error)?;
         let (mut tasks, counts) = planned(session, &self.table, &self.schema, filters).await?;
         if let Some(limit) = limit.filter(|_| filters.is_empty()) {
             tasks = limited(tasks, limit);
@@ -155,11 +154,9 @@ impl TableProvider for PositionTableProvider {
             tasks.retain(|task| !skip.contains(&task.path));
         }
         let partitions = session.config().target_partitions();
-        let storage = self.table.env().storage.clone();
         let with_ids = engine_schema_with_ids(self.table.schema()).map_err(to_engine_error)?;
-        let mapping = name_mapping(self.table.metadata()).map_err(to_engine_error)?;
-        let read = ReadSchema { with_ids, output: Arc::clone(&self.schema), mapping };
-        let scan = PositionScanExec::try_new(storage, &read, projection, tasks, partitions).map_err(to_engine_error)?;
+        let read = ReadSchema::new(&self.table, with_ids, Arc::clone(&self.schema)).map_err(to_engine_error)?;
+        let scan = PositionScanExec::try_new(&self.table, &read, projection, tasks, partitions).map_err(to_engine_error)?;
         Ok(Arc::new(scan))
     }
 }

@@ -9,6 +9,8 @@ use arrow::array::{
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
 
+use crate::table::MICROS_PER_DAY;
+
 /// Which end of a range a bound is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -25,6 +27,22 @@ fn long(bytes: &[u8]) -> Option<i64> {
     match bytes.len() {
         4 => int(bytes).map(i64::from),
         _ => Some(i64::from_le_bytes(bytes.try_into().ok()?)),
+    }
+}
+
+/// Microseconds, or the days of a date from before the column was promoted.
+fn micros(bytes: &[u8]) -> Option<i64> {
+    match bytes.len() {
+        4 => int(bytes).map(|days| i64::from(days) * MICROS_PER_DAY),
+        _ => long(bytes),
+    }
+}
+
+/// Nanoseconds, or the days of a date.
+fn nanos(bytes: &[u8]) -> Option<i64> {
+    match bytes.len() {
+        4 => micros(bytes)?.checked_mul(1000),
+        _ => long(bytes),
     }
 }
 
@@ -66,10 +84,10 @@ pub(super) fn array<'a>(data_type: &DataType, end: End, bounds: impl Iterator<It
         DataType::Int64 => Arc::new(bounds.map(|b| long(b?)).collect::<Int64Array>()),
         DataType::Time64(TimeUnit::Microsecond) => Arc::new(bounds.map(|b| long(b?)).collect::<Time64MicrosecondArray>()),
         DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-            Arc::new(bounds.map(|b| long(b?)).collect::<TimestampMicrosecondArray>().with_timezone_opt(zone.clone()))
+            Arc::new(bounds.map(|b| micros(b?)).collect::<TimestampMicrosecondArray>().with_timezone_opt(zone.clone()))
         }
         DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
-            Arc::new(bounds.map(|b| long(b?)).collect::<TimestampNanosecondArray>().with_timezone_opt(zone.clone()))
+            Arc::new(bounds.map(|b| nanos(b?)).collect::<TimestampNanosecondArray>().with_timezone_opt(zone.clone()))
         }
         DataType::Float32 => Arc::new(
             bounds.map(|b| Some(wide_zero(f64::from(float(b?)?), end) as f32).filter(|f| !f.is_nan())).collect::<Float32Array>(),
@@ -112,6 +130,8 @@ mod tests {
         let read = |data_type: &DataType, bytes: &[u8]| scalar(data_type, End::Lower, bytes);
         assert_eq!(read(&DataType::Int64, &7i32.to_le_bytes()), Some(ScalarValue::Int64(Some(7))));
         assert_eq!(read(&DataType::Float64, &1.5f32.to_le_bytes()), Some(ScalarValue::Float64(Some(1.5))));
+        let stamp = DataType::Timestamp(TimeUnit::Microsecond, None);
+        assert_eq!(read(&stamp, &2i32.to_le_bytes()), Some(ScalarValue::TimestampMicrosecond(Some(2 * MICROS_PER_DAY), None)));
         assert_eq!(read(&DataType::Int64, &[1, 2, 3]), None);
         assert_eq!(read(&DataType::Float64, &f64::NAN.to_le_bytes()), None);
         assert_eq!(read(&DataType::Decimal128(9, 2), &[0xff]), Some(ScalarValue::Decimal128(Some(-1), 9, 2)));

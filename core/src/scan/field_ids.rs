@@ -20,6 +20,7 @@ use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
 use datafusion_physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
 use iceberg::spec::NameMapping;
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
+use parquet::schema::types::SchemaDescriptor;
 
 use super::name_mapping;
 
@@ -32,7 +33,18 @@ pub(super) fn index_of(fields: &Fields, id: i32) -> Option<usize> {
     fields.iter().position(|field| field_id(field) == Some(id))
 }
 
-/// The index in the file of a logical field: by id, or by name in files without any ids.
+/// Whether a file's schema with ids has the field.
+pub(super) fn has_column(file: &ArrowSchema, field: &Field) -> bool {
+    find(file.fields(), field).is_some()
+}
+
+/// Whether a file has a column with this id. A file without ids may have every column or none.
+pub(super) fn has_id(file: &SchemaDescriptor, id: i32) -> bool {
+    let columns = file.root_schema().get_fields().iter();
+    columns.map(|column| column.get_basic_info()).any(|info| info.has_id() && info.id() == id)
+}
+
+/// The index in the file of a logical field: by id, or by name inside of columns that have no ids in them.
 fn find(file: &Fields, logical: &Field) -> Option<usize> {
     if file.iter().any(|field| field_id(field).is_some()) {
         return index_of(file, field_id(logical)?);
@@ -40,18 +52,43 @@ fn find(file: &Fields, logical: &Field) -> Option<usize> {
     file.iter().position(|field| field.name() == logical.name())
 }
 
+/// What stands for columns that a file lacks, by field id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Absent {
+    /// Initial defaults of columns that are younger than the file.
+    pub(super) defaults: Arc<HashMap<i32, ScalarValue>>,
+    /// Values of the file's partition, which go before: files of Hive tables hold them nowhere else.
+    pub(super) partition: Arc<HashMap<i32, ScalarValue>>,
+}
+
+impl Absent {
+    /// The value of a column in every row of a file that lacks it; NULL where nothing else is said.
+    fn value(&self, field: &Field) -> EngineResult<ScalarValue> {
+        let id = field_id(field).unwrap_or(-1);
+        match self.partition.get(&id).or_else(|| self.defaults.get(&id)) {
+            Some(value) => value.cast_to(field.data_type()),
+            None if field.is_nullable() => ScalarValue::try_new_null(field.data_type()),
+            None => missing(field),
+        }
+    }
+
+    fn array(&self, field: &Field, rows: usize) -> EngineResult<ArrayRef> {
+        self.value(field)?.to_array_of_size(rows)
+    }
+}
+
 /// Brings an array of a file, whose fields have ids as `file` says, to the type of the table's field.
-fn adapt(array: &ArrayRef, file: &DataType, logical: &Field) -> EngineResult<ArrayRef> {
+fn adapt(array: &ArrayRef, file: &DataType, logical: &Field, absent: &Absent) -> EngineResult<ArrayRef> {
     match (file, logical.data_type()) {
         (DataType::Struct(file_fields), DataType::Struct(fields)) => {
             let source = array.as_struct();
             let children = fields.iter().map(|field| match find(file_fields, field) {
                 Some(index) => {
                     let file = file_fields.get(index).map_or(&DataType::Null, |f| f.data_type());
-                    masked(adapt(source.column(index), file, field)?, source.nulls())
+                    masked(adapt(source.column(index), file, field, absent)?, source.nulls())
                 }
-                None if !field.is_nullable() && source.len() > source.null_count() => missing(field),
-                None => Ok(new_null_array(field.data_type(), source.len())),
+                None if source.len() == source.null_count() => Ok(new_null_array(field.data_type(), source.len())),
+                None => masked(absent.array(field, source.len())?, source.nulls()),
             });
             let children = children.collect::<EngineResult<Vec<_>>>()?;
             if children.is_empty() {
@@ -61,7 +98,7 @@ fn adapt(array: &ArrayRef, file: &DataType, logical: &Field) -> EngineResult<Arr
         }
         (DataType::List(file), DataType::List(element)) => {
             let source = array.as_list::<i32>();
-            let values = adapt(source.values(), file.data_type(), element)?;
+            let values = adapt(source.values(), file.data_type(), element, absent)?;
             let adapted = ListArray::try_new(Arc::clone(element), source.offsets().clone(), values, source.nulls().cloned())?;
             Ok(Arc::new(adapted))
         }
@@ -72,7 +109,7 @@ fn adapt(array: &ArrayRef, file: &DataType, logical: &Field) -> EngineResult<Arr
                 return exec_err!("a list that is {}", array.data_type());
             };
             let list = cast(array, &DataType::List(Arc::clone(item)))?;
-            adapt(&list, &DataType::List(Arc::clone(file)), logical)
+            adapt(&list, &DataType::List(Arc::clone(file)), logical, absent)
         }
         (DataType::Map(file, _), DataType::Map(entries, sorted)) => {
             let source = array.as_map();
@@ -82,8 +119,8 @@ fn adapt(array: &ArrayRef, file: &DataType, logical: &Field) -> EngineResult<Arr
             let ([file_key, file_value], [key, value]) = (file.as_ref(), pair.as_ref()) else {
                 return exec_err!("a map without keys and values");
             };
-            let keys = adapt(source.keys(), file_key.data_type(), key)?;
-            let columns = vec![keys, adapt(source.values(), file_value.data_type(), value)?];
+            let keys = adapt(source.keys(), file_key.data_type(), key, absent)?;
+            let columns = vec![keys, adapt(source.values(), file_value.data_type(), value, absent)?];
             let pairs = StructArray::try_new(pair.clone(), columns, source.entries().nulls().cloned())?;
             let adapted =
                 MapArray::try_new(Arc::clone(entries), source.offsets().clone(), pairs, source.nulls().cloned(), *sorted)?;
@@ -107,31 +144,33 @@ fn missing<T>(field: &Field) -> EngineResult<T> {
 }
 
 /// An array of a file as the table's field with ids says, in the type that `plain` gives it without them.
-fn adapt_to(array: &ArrayRef, file: &Field, with_ids: &Field, plain: &DataType) -> EngineResult<ArrayRef> {
-    let adapted = adapt(array, file.data_type(), with_ids)?;
+fn adapt_to(array: &ArrayRef, file: &Field, with_ids: &Field, plain: &DataType, absent: &Absent) -> EngineResult<ArrayRef> {
+    let adapted = adapt(array, file.data_type(), with_ids, absent)?;
     if adapted.data_type() == plain { Ok(adapted) } else { Ok(cast(&adapted, plain)?) }
 }
 
-/// Rows of a file in the table's schema: `with_ids` finds the columns, `schema` is what comes out.
+/// Rows of a file in the table's schema: the first columns of `batch` are those of `file`, `with_ids` finds them there, and
+/// `schema` is what comes out.
 pub(super) fn adapt_batch(
     batch: &RecordBatch,
+    file: &ArrowSchema,
     with_ids: &SchemaRef,
     schema: &SchemaRef,
-    mapping: Option<&NameMapping>,
+    absent: &Absent,
 ) -> EngineResult<RecordBatch> {
-    let file = name_mapping::apply(&batch.schema(), mapping);
     let columns = with_ids.fields().iter().zip(schema.fields()).map(|(field, plain)| match find(file.fields(), field) {
-        Some(index) => adapt_to(batch.column(index), file.field(index), field, plain.data_type()),
-        None if field.is_nullable() => Ok(new_null_array(plain.data_type(), batch.num_rows())),
-        None => missing(field),
+        Some(index) => adapt_to(batch.column(index), file.field(index), field, plain.data_type(), absent),
+        None => Ok(cast(&absent.array(field, batch.num_rows())?, plain.data_type())?),
     });
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect::<EngineResult<Vec<_>>>()?, &options)?)
 }
 
-/// Indexes of the file's top-level columns that the table's schema needs.
+/// Indexes of the file's top-level columns that the table's schema needs, in the order of the file.
 pub(super) fn needed_columns(file: &ArrowSchema, schema: &SchemaRef) -> Vec<usize> {
-    schema.fields().iter().filter_map(|field| find(file.fields(), field)).collect()
+    let mut needed: Vec<usize> = schema.fields().iter().filter_map(|field| find(file.fields(), field)).collect();
+    needed.sort_unstable();
+    needed
 }
 
 /// Rewrites expressions over the table's schema into expressions over a file's.
@@ -140,6 +179,7 @@ pub(super) struct FieldIdAdapterFactory {
     /// The table's schema with the ids of nested fields too.
     pub(super) with_ids: SchemaRef,
     pub(super) mapping: Option<Arc<NameMapping>>,
+    pub(super) absent: Absent,
 }
 
 impl PhysicalExprAdapterFactory for FieldIdAdapterFactory {
@@ -155,7 +195,7 @@ impl PhysicalExprAdapterFactory for FieldIdAdapterFactory {
                 Ok((plain.name().clone(), column))
             })
             .collect::<EngineResult<_>>()?;
-        Ok(Arc::new(FieldIdAdapter { columns, physical }))
+        Ok(Arc::new(FieldIdAdapter { columns, physical, absent: self.absent.clone() }))
     }
 }
 
@@ -171,6 +211,7 @@ struct AdaptedColumn {
 struct FieldIdAdapter {
     columns: HashMap<String, AdaptedColumn>,
     physical: SchemaRef,
+    absent: Absent,
 }
 
 impl FieldIdAdapter {
@@ -178,10 +219,7 @@ impl FieldIdAdapter {
         let AdaptedColumn { plain: logical, with_ids, index } =
             self.columns.get(column.name()).ok_or_else(|| exec_datafusion_err!("the table has no column `{}`", column.name()))?;
         let Some(index) = index else {
-            if !logical.is_nullable() {
-                return missing(logical);
-            }
-            return Ok(Arc::new(Literal::new(ScalarValue::try_new_null(logical.data_type())?)));
+            return Ok(Arc::new(Literal::new(self.absent.value(with_ids)?.cast_to(logical.data_type())?)));
         };
         let file_field = self.physical.field(*index);
         let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(file_field.name(), *index));
@@ -195,6 +233,7 @@ impl FieldIdAdapter {
                 file: Arc::new(file_field.clone()),
                 with_ids: Arc::clone(with_ids),
                 to: Arc::clone(logical),
+                absent: self.absent.clone(),
             }));
         }
         Ok(Arc::new(CastExpr::new(column, logical.data_type().clone(), None)))
@@ -218,11 +257,16 @@ struct AdaptExpr {
     file: FieldRef,
     with_ids: FieldRef,
     to: FieldRef,
+    absent: Absent,
 }
 
 impl PartialEq for AdaptExpr {
     fn eq(&self, other: &Self) -> bool {
-        self.child.eq(&other.child) && self.file == other.file && self.with_ids == other.with_ids && self.to == other.to
+        self.child.eq(&other.child)
+            && self.file == other.file
+            && self.with_ids == other.with_ids
+            && self.to == other.to
+            && self.absent == other.absent
     }
 }
 
@@ -254,7 +298,7 @@ impl PhysicalExpr for AdaptExpr {
 
     fn evaluate(&self, batch: &RecordBatch) -> EngineResult<ColumnarValue> {
         let array = self.child.evaluate(batch)?.into_array(batch.num_rows())?;
-        Ok(ColumnarValue::Array(adapt_to(&array, &self.file, &self.with_ids, self.to.data_type())?))
+        Ok(ColumnarValue::Array(adapt_to(&array, &self.file, &self.with_ids, self.to.data_type(), &self.absent)?))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {

@@ -1,4 +1,5 @@
-//! Files without field ids get them from the table's name mapping, by the rules of the specification's "Name Mapping".
+//! Files without field ids get them from the table's name mapping, by the rules of the specification's "Name Mapping", or
+//! by the order of their columns.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,33 +25,56 @@ pub(crate) fn of_table(metadata: &TableMetadata) -> Result<Option<Arc<NameMappin
     Ok(Some(Arc::new(mapping)))
 }
 
-/// A file's schema with the ids of the mapping; as it is when the file has ids of its own, or without a mapping.
+/// A file's schema with ids: its own, or those of the mapping, or, without a mapping, those that the columns of a new table
+/// have by their order (which is what Java does).
 pub(super) fn apply(file: &SchemaRef, mapping: Option<&NameMapping>) -> SchemaRef {
-    let Some(mapping) = mapping.filter(|_| !has_ids(file.fields())) else {
+    if has_ids(file.fields()) {
         return Arc::clone(file);
+    }
+    let fields: Fields = match mapping {
+        Some(mapping) => {
+            let find = |name: &str| mapping.fields().iter().find(|mapped| mapped.names().iter().any(|n| n == name));
+            file.fields().iter().map(|field| with_ids(field, find(field.name()))).collect()
+        }
+        None => (1..).zip(file.fields()).map(|(id, field)| with_id(field, field.data_type().clone(), id)).collect(),
     };
-    let find = |name: &str| mapping.fields().iter().find(|mapped| mapped.names().iter().any(|n| n == name));
-    let fields: Fields = file.fields().iter().map(|field| with_ids(field, find(field.name()))).collect();
     Arc::new(ArrowSchema::new(fields))
 }
 
+/// The element of a list of any kind.
+fn element(data_type: &DataType) -> Option<&FieldRef> {
+    match data_type {
+        DataType::List(element)
+        | DataType::LargeList(element)
+        | DataType::FixedSizeList(element, _)
+        | DataType::ListView(element)
+        | DataType::LargeListView(element) => Some(element),
+        _ => None,
+    }
+}
+
 fn has_ids(fields: &Fields) -> bool {
-    fields.iter().any(|field| {
-        field.metadata().contains_key(PARQUET_FIELD_ID_META_KEY)
-            || match field.data_type() {
-                DataType::Struct(children) => has_ids(children),
-                DataType::List(element) | DataType::Map(element, _) => has_ids(&Fields::from(vec![Arc::clone(element)])),
-                _ => false,
-            }
-    })
+    let has_ids_inside = |data_type: &DataType| match data_type {
+        DataType::Struct(children) => has_ids(children),
+        DataType::Map(entries, _) => has_ids(&Fields::from(vec![Arc::clone(entries)])),
+        other => element(other).is_some_and(|element| has_ids(&Fields::from(vec![Arc::clone(element)]))),
+    };
+    fields.iter().any(|field| field.metadata().contains_key(PARQUET_FIELD_ID_META_KEY) || has_ids_inside(field.data_type()))
+}
+
+/// The id of fields that the mapping does not name: that of no column.
+const UNMAPPED: i32 = -1;
+
+fn with_id(field: &Field, data_type: DataType, id: i32) -> FieldRef {
+    let metadata = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_string(), id.to_string())]);
+    Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(metadata))
 }
 
 fn with_ids(field: &FieldRef, mapped: Option<&MappedField>) -> FieldRef {
-    let Some(mapped) = mapped else { return Arc::clone(field) };
-    let child = |name: &str| mapped.fields().iter().map(Arc::as_ref).find(|m| m.names().iter().any(|n| n == name));
+    let children = mapped.map(MappedField::fields).unwrap_or_default();
+    let child = |name: &str| children.iter().map(Arc::as_ref).find(|m| m.names().iter().any(|n| n == name));
     let data_type = match field.data_type() {
         DataType::Struct(children) => DataType::Struct(children.iter().map(|f| with_ids(f, child(f.name()))).collect()),
-        DataType::List(element) => DataType::List(with_ids(element, child("element"))),
         DataType::Map(entries, sorted) => match entries.data_type() {
             DataType::Struct(pair) => {
                 let parts = ["key", "value"].into_iter().zip(pair).map(|(name, f)| with_ids(f, child(name)));
@@ -59,10 +83,12 @@ fn with_ids(field: &FieldRef, mapped: Option<&MappedField>) -> FieldRef {
             }
             _ => field.data_type().clone(),
         },
+        DataType::List(of) => DataType::List(with_ids(of, child("element"))),
+        DataType::LargeList(of) => DataType::LargeList(with_ids(of, child("element"))),
+        DataType::FixedSizeList(of, size) => DataType::FixedSizeList(with_ids(of, child("element")), *size),
         other => other.clone(),
     };
-    let id = mapped.field_id().map(|id| (PARQUET_FIELD_ID_META_KEY.to_string(), id.to_string()));
-    Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(HashMap::from_iter(id)))
+    with_id(field, data_type, mapped.and_then(MappedField::field_id).unwrap_or(UNMAPPED))
 }
 
 #[cfg(test)]
@@ -85,12 +111,20 @@ mod tests {
         let mapped = apply(&file, Some(&mapping));
         let id = |field: &Field| field.metadata().get(PARQUET_FIELD_ID_META_KEY).cloned();
         assert_eq!(id(mapped.field(0)).as_deref(), Some("1"));
-        assert_eq!(id(mapped.field(1)), None);
+        assert_eq!(id(mapped.field(1)).as_deref(), Some("-1"), "no column's");
         let DataType::List(element) = mapped.field(2).data_type() else { panic!("not a list") };
         assert_eq!(id(element).as_deref(), Some("3"));
         let DataType::Struct(children) = element.data_type() else { panic!("not a struct") };
         assert_eq!(id(&children[0]).as_deref(), Some("4"));
         // A file with ids of its own needs no mapping.
         assert_eq!(apply(&mapped, Some(&mapping)), mapped);
+    }
+
+    #[test]
+    fn without_a_mapping_columns_are_numbered() {
+        let file = ArrowSchema::new(vec![Field::new("b", DataType::Int32, true), Field::new("a", DataType::Int32, true)]);
+        let numbered = apply(&Arc::new(file), None);
+        let ids: Vec<&String> = numbered.fields().iter().map(|field| &field.metadata()[PARQUET_FIELD_ID_META_KEY]).collect();
+        assert_eq!(ids, ["1", "2"]);
     }
 }

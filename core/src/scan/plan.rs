@@ -4,6 +4,7 @@ use iceberg::spec::{ManifestContentType, Struct};
 use tarndb_catalog::{Error, Result};
 
 use super::deletes::{DeleteFile, DeleteIndex};
+use super::equality::TaskEquality;
 use super::pruning::Pruner;
 use crate::manifest::{FileContent, FileFormat, ManifestColumns};
 use crate::table::Table;
@@ -17,10 +18,24 @@ pub(crate) struct ScanTask {
     pub(crate) spec_id: i32,
     pub(crate) partition: Struct,
     pub(crate) snapshot_id: i64,
+    /// Position deletes and deletion vectors.
     pub(crate) deletes: Vec<Arc<DeleteFile>>,
+    pub(super) equality: Option<TaskEquality>,
     /// The manifest that lists the file, and its row there: where its statistics are.
     pub(crate) columns: Arc<ManifestColumns>,
     pub(crate) row: usize,
+}
+
+impl ScanTask {
+    /// Whether none of the file's rows is deleted.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.deletes.is_empty() && self.equality.is_none()
+    }
+
+    /// Whether positions alone tell how many rows are left.
+    pub(crate) fn has_known_rows(&self) -> bool {
+        self.equality.is_none()
+    }
 }
 
 /// What planning read and what it could leave out.
@@ -35,7 +50,7 @@ pub(crate) struct PlanCounts {
 /// The data files of the table's snapshot that the pruner keeps, in the order of the manifests.
 ///
 /// # Errors
-/// `DataInvalid` for missing or damaged metadata, `Unsupported` for deletes or files that cannot be read.
+/// `DataInvalid` for missing or damaged metadata, `Unsupported` for files that cannot be read.
 pub(crate) async fn plan(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, PlanCounts)> {
     plan_inner(table, pruner).await.map_err(|e| e.with_context("table", table.ident().to_string()))
 }
@@ -46,7 +61,7 @@ async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, Pl
         return Ok((Vec::new(), counts));
     };
     let (metadata, manifests) = (table.metadata(), &table.env().manifests);
-    let list = manifests.manifest_list(metadata, snapshot).await?;
+    let list = manifests.manifest_list(snapshot).await?;
     let (data, deletes): (Vec<_>, Vec<_>) =
         list.iter().cloned().partition(|manifest| manifest.content == ManifestContentType::Data);
     counts.manifests = data.len();
@@ -58,6 +73,7 @@ async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, Pl
     for (manifest, columns) in manifests.manifests(deletes).await? {
         index.add(&manifest, &columns);
     }
+    let index = index.build();
     let mut tasks = Vec::new();
     for (manifest, columns) in manifests.manifests(data).await? {
         let is_live =
@@ -75,6 +91,7 @@ async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, Pl
                     .with_context("file", entry.path.clone()));
             }
             let spec_id = manifest.partition_spec_id;
+            let (deletes, equality) = index.of(&entry.path, spec_id, &entry.partition, entry.sequence_number);
             tasks.push(ScanTask {
                 path: entry.path.clone(),
                 file_size: entry.file_size,
@@ -82,7 +99,8 @@ async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, Pl
                 spec_id,
                 partition: entry.partition.clone(),
                 snapshot_id: entry.snapshot_id,
-                deletes: index.of(&entry.path, spec_id, &entry.partition, entry.sequence_number)?,
+                deletes,
+                equality,
                 columns: Arc::clone(&columns),
                 row,
             });

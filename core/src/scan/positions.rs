@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema as ArrowSchema, SchemaRef};
 use datafusion::common::Result as EngineResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -10,29 +11,55 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use iceberg::spec::NameMapping;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::ParquetObjectReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use tarndb_catalog::{Error, Result, Storage};
 
 use super::deletes::{DeleteLoader, selectors};
+use super::equality::{EqualityFilter, FilterLoader, Keys, TaskEquality};
 use super::plan::ScanTask;
-use super::{field_ids, name_mapping};
-use crate::error::to_engine_error;
+use super::{ReadSchema, field_ids, name_mapping};
+use crate::error::{engine_error, to_engine_error};
+use crate::table::Table;
 
 /// The column with the location of a row's file, in scans for row-level changes.
 pub(crate) const FILE_COLUMN: &str = "_tarndb_file";
 /// The column with a row's position in its file.
 pub(crate) const POSITION_COLUMN: &str = "_tarndb_pos";
 
-/// The columns that are read from a file: how they are found, and the types in which they come out.
-#[derive(Debug, Clone)]
-pub(crate) struct ReadSchema {
-    pub(crate) with_ids: SchemaRef,
-    pub(crate) output: SchemaRef,
-    /// Ids for files that have none.
-    pub(crate) mapping: Option<Arc<NameMapping>>,
+/// The deletes of some tasks, each read once.
+#[derive(Debug)]
+pub(crate) struct Deletes {
+    pub(crate) positions: DeleteLoader,
+    equality: Option<FilterLoader>,
+}
+
+impl Deletes {
+    /// Those of `tasks`, all of which are of `table` and read in the schema `read`.
+    ///
+    /// # Errors
+    /// `DataInvalid` when equality deletes compare what is no column.
+    pub(crate) fn new<'a>(table: &Table, read: &ReadSchema, tasks: impl Iterator<Item = &'a ScanTask>) -> Result<Self> {
+        let storage = &table.env().storage;
+        let applied: Vec<TaskEquality> = tasks.filter_map(|task| task.equality.clone()).collect();
+        let equality = if applied.is_empty() {
+            None
+        } else {
+            let keys = Keys::new(table, &applied)?;
+            Some(FilterLoader::new(storage.clone(), read.clone(), keys, applied))
+        };
+        Ok(Self { positions: DeleteLoader::new(storage.clone()), equality })
+    }
+
+    /// What equality deletes delete in the task's file.
+    async fn equality(&self, task: &ScanTask) -> Result<Option<(Arc<EqualityFilter>, TaskEquality)>> {
+        match (&self.equality, &task.equality) {
+            (Some(loader), Some(of)) => Ok(Some((loader.filter(None).await?, of.clone()))),
+            (None, Some(_)) => Err(Error::internal("a task with equality deletes that nobody reads")),
+            (_, None) => Ok(None),
+        }
+    }
 }
 
 /// The live rows of one data file; with `with_positions`, file and position of each row follow.
@@ -41,7 +68,7 @@ pub(crate) struct ReadSchema {
 /// `DataInvalid`, naming the file, when it or one of its delete files is missing or damaged.
 pub(crate) async fn open_rows(
     storage: &Storage,
-    deletes: &DeleteLoader,
+    deletes: &Deletes,
     task: &ScanTask,
     schema: &ReadSchema,
     with_positions: bool,
@@ -54,7 +81,13 @@ pub(crate) async fn open_rows(
         Error::data_invalid(what).with_context("file", path.clone()).with_source(e)
     };
     let parquet = |e: parquet::errors::ParquetError| unreadable(e.into());
-    let deleted = deletes.positions(task).await?;
+    let deleted = deletes.positions.positions(task).await?;
+    let equality = deletes.equality(task).await?;
+    let width = schema.output.fields().len();
+    let schema = match &equality {
+        None => schema.clone(),
+        Some((filter, _)) => schema.with_columns(filter.columns()),
+    };
     let reader = ParquetObjectReader::new(storage.object_store(), storage.path(&task.path)?).with_file_size(task.file_size);
     let mut options = ArrowReaderOptions::new();
     if with_positions {
@@ -65,31 +98,44 @@ pub(crate) async fn open_rows(
     let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
     let file = name_mapping::apply(builder.schema(), schema.mapping.as_deref());
     let roots = field_ids::needed_columns(&file, &schema.with_ids);
+    let file = file.project(&roots).map_err(|e| Error::internal("a projection of a file does not fit").with_source(e))?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
     let mut builder = builder.with_projection(mask).with_batch_size(batch_size);
     if !deleted.is_empty() {
         builder = builder.with_row_selection(RowSelection::from(selectors(&deleted, 0, rows)));
     }
     let batches = builder.build().map_err(parquet)?;
-    let (schema, location) = (schema.clone(), task.path.clone());
+    let (location, absent) = (task.path.clone(), schema.absent(task));
     let adapted = batches.map_err(move |e| unreadable(e.into())).and_then(move |batch| {
-        let adapted = complete(&batch, &schema, &location, with_positions);
-        futures::future::ready(adapted.map_err(|e| crate::error::engine_error(e).with_context("file", location.clone())))
+        let adapted = field_ids::adapt_batch(&batch, &file, &schema.with_ids, &schema.output, &absent);
+        let complete =
+            adapted.and_then(|adapted| if with_positions { positioned(&adapted, &batch, &location) } else { Ok(adapted) });
+        let left = complete.map_err(engine_error).and_then(|rows| match &equality {
+            None => Ok(rows),
+            Some((filter, of)) => left(&rows, filter, of, width),
+        });
+        futures::future::ready(left.map_err(|e| e.with_context("file", location.clone())))
     });
     Ok(adapted.boxed())
 }
 
-fn complete(batch: &RecordBatch, schema: &ReadSchema, location: &str, with_positions: bool) -> EngineResult<RecordBatch> {
-    let adapted = field_ids::adapt_batch(batch, &schema.with_ids, &schema.output, schema.mapping.as_deref())?;
-    if !with_positions {
-        return Ok(adapted);
-    }
+/// The rows that equality deletes leave, without the key columns, which begin at `width`.
+fn left(rows: &RecordBatch, filter: &EqualityFilter, of: &TaskEquality, width: usize) -> Result<RecordBatch> {
+    let keep = filter.keep(rows, width, of)?;
+    let after = width + filter.columns().fields().len();
+    let columns: Vec<usize> = (0..width).chain(after..rows.num_columns()).collect();
+    let left = rows.project(&columns).and_then(|rows| filter_record_batch(&rows, &keep));
+    left.map_err(|e| engine_error(e.into()))
+}
+
+/// The rows with their file and position.
+fn positioned(adapted: &RecordBatch, batch: &RecordBatch, location: &str) -> EngineResult<RecordBatch> {
     let file: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(location, batch.num_rows())));
     let position = batch.column_by_name(POSITION_COLUMN).cloned();
     let position = position.ok_or_else(|| datafusion::common::exec_datafusion_err!("the reader gave no row positions"))?;
     let mut columns = adapted.columns().to_vec();
     columns.extend([file, position]);
-    Ok(RecordBatch::try_new(with_position_columns(&schema.output), columns)?)
+    Ok(RecordBatch::try_new(with_position_columns(&adapted.schema()), columns)?)
 }
 
 fn with_position_columns(schema: &SchemaRef) -> SchemaRef {
@@ -103,7 +149,7 @@ fn with_position_columns(schema: &SchemaRef) -> SchemaRef {
 #[derive(Debug)]
 pub(crate) struct PositionScanExec {
     storage: Storage,
-    deletes: Arc<DeleteLoader>,
+    deletes: Arc<Deletes>,
     groups: Vec<Vec<ScanTask>>,
     /// The table's columns that are read.
     read: ReadSchema,
@@ -115,7 +161,7 @@ pub(crate) struct PositionScanExec {
 impl PositionScanExec {
     /// `projection` indexes the table's columns with the two position columns at their end.
     pub(crate) fn try_new(
-        storage: Storage,
+        table: &Table,
         table_schema: &ReadSchema,
         projection: Option<&Vec<usize>>,
         tasks: Vec<ScanTask>,
@@ -127,14 +173,15 @@ impl PositionScanExec {
         let mut read: Vec<usize> = projection.iter().copied().filter(|index| *index < width).collect();
         read.sort_unstable();
         read.dedup();
-        let project = |e| Error::internal("a projection of the table does not fit").with_source(e);
-        let schema = Arc::new(table_schema.output.project(&read).map_err(project)?);
-        let with_ids = Arc::new(table_schema.with_ids.project(&read).map_err(project)?);
+        let read_schema = table_schema.project(&read)?;
         let output: Vec<usize> = projection
             .iter()
             .map(|index| read.iter().position(|column| column == index).unwrap_or(read.len() + index.saturating_sub(width)))
             .collect();
-        let output_schema = Arc::new(with_position_columns(&schema).project(&output).map_err(project)?);
+        let output_schema = with_position_columns(&read_schema.output).project(&output);
+        let output_schema =
+            Arc::new(output_schema.map_err(|e| Error::internal("a projection of the table does not fit").with_source(e))?);
+        let deletes = Deletes::new(table, table_schema, tasks.iter())?;
         let mut groups: Vec<(u64, Vec<ScanTask>)> = vec![(0, Vec::new()); partitions.max(1)];
         for task in tasks {
             if let Some((bytes, group)) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
@@ -149,10 +196,10 @@ impl PositionScanExec {
             Boundedness::Bounded,
         );
         Ok(Self {
-            deletes: Arc::new(DeleteLoader::new(storage.clone())),
-            storage,
+            deletes: Arc::new(deletes),
+            storage: table.env().storage.clone(),
             groups: groups.into_iter().map(|(_, group)| group).collect(),
-            read: ReadSchema { with_ids, output: schema, mapping: table_schema.mapping.clone() },
+            read: read_schema,
             output,
             properties: Arc::new(properties),
         })

@@ -1,11 +1,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::config::{ConfigOptions, TableParquetOptions};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result as EngineResult, Statistics};
+use datafusion::common::{Result as EngineResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
@@ -26,17 +26,17 @@ use object_store::{ObjectMeta, ObjectStore};
 use tarndb_catalog::Result;
 
 use super::deletes::{DeleteLoader, access_plan};
-use super::field_ids::FieldIdAdapterFactory;
-use super::name_mapping;
+use super::equality::{EqualityDeleteExec, FilterLoader, Keys, TASK_COLUMN, TaskEquality};
+use super::field_ids::{self, Absent, FieldIdAdapterFactory};
 use super::plan::{PlanCounts, ScanTask};
 use super::pruning::casts_keep_order;
-use super::statistics;
+use super::{ReadSchema, statistics};
 use crate::error::{engine_error, to_engine_error};
 use crate::table::{Table, engine_schema_with_ids};
 
-/// Deletes of a data file, read when the file is opened.
+/// What a data file needs beside its own content, found out when it is opened.
 #[derive(Debug)]
-struct PendingDeletes {
+struct FileContext {
     loader: Arc<DeleteLoader>,
     task: ScanTask,
 }
@@ -58,23 +58,58 @@ pub(crate) fn scan_exec(
     counts: PlanCounts,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let ScanRequest { table, schema, projection, limit, store_url } = request;
-    let mut needed = vec![projection.is_none(); schema.fields().len()];
-    for index in projection.into_iter().flatten() {
+    let read = ReadSchema::new(table, engine_schema_with_ids(table.schema())?, Arc::clone(&schema))?;
+    let equality: Vec<Option<TaskEquality>> = tasks.iter().map(|task| task.equality.clone()).collect();
+    if equality.iter().all(Option::is_none) {
+        return files_exec(session, table, read, None, projection.cloned(), limit, store_url, tasks, counts);
+    }
+    let applied: Vec<TaskEquality> = equality.iter().flatten().cloned().collect();
+    let keys = Keys::new(table, &applied)?;
+    let width = schema.fields().len();
+    let projection: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..width).collect());
+    let output = projection.len();
+    // The key columns and the number of the task follow the table's own columns.
+    let with_keys = projection.into_iter().chain(width..=width + keys.schema.fields().len()).collect();
+    let wide = read.with_columns(&keys.schema);
+    let task_column = Field::new(TASK_COLUMN, DataType::Int64, false);
+    let input = files_exec(session, table, wide, Some(Arc::new(task_column)), Some(with_keys), None, store_url, tasks, counts)?;
+    let loader = FilterLoader::new(table.env().storage.clone(), read, keys, applied);
+    let exec = EqualityDeleteExec::try_new(input, Arc::new(loader), Arc::new(equality), output).map_err(engine_error)?;
+    Ok(Arc::new(exec))
+}
+
+/// The rows of the files with position deletes applied. With a `task_column`, the number of a row's task follows the columns.
+#[allow(clippy::too_many_arguments)] // all of them belong to one scan
+fn files_exec(
+    session: &dyn Session,
+    table: &Table,
+    read: ReadSchema,
+    task_column: Option<FieldRef>,
+    projection: Option<Vec<usize>>,
+    limit: Option<usize>,
+    store_url: ObjectStoreUrl,
+    tasks: Vec<ScanTask>,
+    counts: PlanCounts,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let schema = TableSchema::new(Arc::clone(&read.output), task_column.iter().cloned().collect());
+    let all = schema.table_schema();
+    let mut needed = vec![projection.is_none(); all.fields().len()];
+    for index in projection.iter().flatten() {
         if let Some(slot) = needed.get_mut(*index) {
             *slot = true;
         }
     }
-    let (per_file, total) = statistics::of_scan(table, &schema, &needed, &tasks);
-    let groups = file_groups(table, session.config().target_partitions(), tasks, per_file)?;
+    let (per_file, total) = statistics::of_scan(table, all, &needed, &tasks);
+    let groups = file_groups(table, &read, task_column.is_some(), session.config().target_partitions(), tasks, per_file)?;
 
     let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
     let readers: Arc<dyn ParquetFileReaderFactory> =
         Arc::new(CachedParquetFileReaderFactory::new(table.env().storage.object_store(), cache));
-    let parquet = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&schema)))
-        .with_table_parquet_options(TableParquetOptions {
-            global: session.config().options().execution.parquet.clone(),
-            ..TableParquetOptions::default()
-        })
+    let mut global = session.config().options().execution.parquet.clone();
+    // Nanoseconds, to which timestamps of 96 bits are read otherwise, end in the year 2262.
+    global.coerce_int96 = Some("us".to_string());
+    let parquet = ParquetSource::new(schema)
+        .with_table_parquet_options(TableParquetOptions { global, ..TableParquetOptions::default() })
         .with_parquet_file_reader_factory(Arc::clone(&readers));
     let metrics = parquet.metrics();
     for (name, count) in [
@@ -85,15 +120,17 @@ pub(crate) fn scan_exec(
     ] {
         MetricBuilder::new(metrics).global_counter(name).add(count);
     }
-    let source = IcebergSource { inner: Arc::new(parquet), readers, schema: Arc::clone(&schema) };
+    let adapter = FieldIdAdapterFactory {
+        with_ids: Arc::clone(&read.with_ids),
+        mapping: read.mapping.clone(),
+        absent: read.absent_everywhere(),
+    };
+    let source = IcebergSource { inner: Arc::new(parquet), readers, schema: Arc::clone(&read.output), read: Arc::new(read) };
     let config = FileScanConfigBuilder::new(store_url, Arc::new(source))
         .with_file_groups(groups)
         .with_statistics(total)
-        .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory {
-            with_ids: engine_schema_with_ids(table.schema())?,
-            mapping: name_mapping::of_table(table.metadata())?,
-        })))
-        .with_projection_indices(projection.cloned())
+        .with_expr_adapter(Some(Arc::new(adapter)))
+        .with_projection_indices(projection)
         .map_err(engine_error)?
         .with_limit(limit)
         .build();
@@ -103,13 +140,15 @@ pub(crate) fn scan_exec(
 /// Files in as many groups as there are partitions, of about equal size.
 fn file_groups(
     table: &Table,
+    read: &ReadSchema,
+    numbered: bool,
     partitions: usize,
     tasks: Vec<ScanTask>,
     statistics: Vec<Option<Statistics>>,
 ) -> Result<Vec<FileGroup>> {
     let loader = Arc::new(DeleteLoader::new(table.env().storage.clone()));
     let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); partitions.clamp(1, tasks.len().max(1))];
-    for (task, statistics) in tasks.into_iter().zip(statistics) {
+    for (number, (task, statistics)) in (0_i64..).zip(tasks.into_iter().zip(statistics)) {
         let meta = ObjectMeta {
             location: table.env().storage.path(&task.path)?,
             // Data files are immutable, which makes their footers cacheable for ever.
@@ -120,11 +159,14 @@ fn file_groups(
         };
         let size = task.file_size;
         let mut file = PartitionedFile::new_from_meta(meta);
+        if numbered {
+            file = file.with_partition_values(vec![ScalarValue::Int64(Some(number))]);
+        }
         if let Some(statistics) = statistics {
             file = file.with_statistics(Arc::new(statistics));
         }
-        if !task.deletes.is_empty() {
-            file = file.with_extension(PendingDeletes { loader: Arc::clone(&loader), task });
+        if !task.deletes.is_empty() || read.has_identity(task.spec_id) {
+            file = file.with_extension(FileContext { loader: Arc::clone(&loader), task });
         }
         if let Some((bytes, group)) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
             *bytes += size;
@@ -137,6 +179,7 @@ fn file_groups(
 /// DataFusion's Parquet source with what it lacks for Iceberg tables:
 ///
 /// * position deletes become row selections when a file is opened;
+/// * columns that a file lacks because they are those of its partition get the partition's value;
 /// * `LIMIT` is kept from the opener, which would otherwise replace those selections by whole row groups;
 /// * filters over floats are kept from it, because Parquet's statistics leave NaN out, and filters over nested columns,
 ///   which it can lose after they were rewritten for the file.
@@ -145,6 +188,7 @@ struct IcebergSource {
     inner: Arc<dyn FileSource>,
     readers: Arc<dyn ParquetFileReaderFactory>,
     schema: SchemaRef,
+    read: Arc<ReadSchema>,
 }
 
 impl IcebergSource {
@@ -185,13 +229,15 @@ impl FileSource for IcebergSource {
     ) -> EngineResult<Box<dyn Morselizer>> {
         let mut config = base_config.clone();
         config.limit = None;
-        let inner = self.inner.create_morselizer(object_store, &config, partition)?;
-        Ok(Box::new(DeleteMorselizer {
+        let inner = self.inner.create_morselizer(Arc::clone(&object_store), &config, partition)?;
+        config.file_groups = Vec::new();
+        Ok(Box::new(FileMorselizer(Arc::new(Opening {
             inner: Arc::from(inner),
-            readers: Arc::clone(&self.readers),
-            metrics: self.inner.metrics().clone(),
+            source: self.clone(),
+            object_store,
+            config,
             partition,
-        }))
+        }))))
     }
 
     fn table_schema(&self) -> &TableSchema {
@@ -271,56 +317,77 @@ impl FileSource for IcebergSource {
     }
 }
 
-/// Hands files with deletes to the inner morselizer together with the rows that are left of them.
+/// Hands files to the inner morselizer together with the rows that are left of them, and with the values of their partition.
 #[derive(Debug)]
-struct DeleteMorselizer {
+struct FileMorselizer(Arc<Opening>);
+
+/// What it takes to open files.
+struct Opening {
     inner: Arc<dyn Morselizer>,
-    readers: Arc<dyn ParquetFileReaderFactory>,
-    metrics: ExecutionPlanMetricsSet,
+    source: IcebergSource,
+    object_store: Arc<dyn ObjectStore>,
+    /// Without the files.
+    config: FileScanConfig,
     partition: usize,
 }
 
-impl Morselizer for DeleteMorselizer {
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").field("partition", &self.partition).finish_non_exhaustive()
+    }
+}
+
+impl Morselizer for FileMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> EngineResult<Box<dyn MorselPlanner>> {
-        if file.extension::<PendingDeletes>().is_none() {
-            return self.inner.plan_file(file);
+        if file.extension::<FileContext>().is_none() {
+            return self.0.inner.plan_file(file);
         }
-        Ok(Box::new(DeletePlanner {
-            inner: Arc::clone(&self.inner),
-            readers: Arc::clone(&self.readers),
-            metrics: self.metrics.clone(),
-            partition: self.partition,
-            file,
-        }))
+        Ok(Box::new(FilePlanner { opening: Arc::clone(&self.0), file }))
     }
 }
 
 #[derive(Debug)]
-struct DeletePlanner {
-    inner: Arc<dyn Morselizer>,
-    readers: Arc<dyn ParquetFileReaderFactory>,
-    metrics: ExecutionPlanMetricsSet,
-    partition: usize,
+struct FilePlanner {
+    opening: Arc<Opening>,
     file: PartitionedFile,
 }
 
-impl DeletePlanner {
+impl FilePlanner {
     async fn open(self) -> EngineResult<Box<dyn MorselPlanner>> {
-        let Some(pending) = self.file.extension::<PendingDeletes>() else {
-            return self.inner.plan_file(self.file);
+        let Self { opening, file } = self;
+        let Some(context) = file.extension::<FileContext>() else {
+            return opening.inner.plan_file(file);
         };
-        let deleted = pending.loader.positions(&pending.task).await.map_err(to_engine_error)?;
-        if deleted.is_empty() {
-            return self.inner.plan_file(self.file);
+        let deleted = context.loader.positions(&context.task).await.map_err(to_engine_error)?;
+        let absent = opening.source.read.absent(&context.task);
+        if deleted.is_empty() && absent.partition.is_empty() {
+            return opening.inner.plan_file(file);
         }
-        // Only the footer tells how many rows each row group has; the opener finds it in the cache.
-        let mut reader = self.readers.create_reader(self.partition, self.file.clone(), None, &self.metrics)?;
+        // The footer tells which columns there are and how many rows each row group has; the opener finds it in the cache.
+        let metrics = opening.source.inner.metrics();
+        let mut reader = opening.source.readers.create_reader(opening.partition, file.clone(), None, metrics)?;
         let footer = reader.get_metadata(None).await?;
-        self.inner.plan_file(self.file.with_extension(access_plan(&footer, &deleted)))
+        let lacks = |id: &i32| !field_ids::has_id(footer.file_metadata().schema_descr(), *id);
+        let morselizer =
+            if absent.partition.keys().any(lacks) { opening.with_absent(absent)? } else { Arc::clone(&opening.inner) };
+        let file = if deleted.is_empty() { file } else { file.with_extension(access_plan(&footer, &deleted)) };
+        morselizer.plan_file(file)
     }
 }
 
-impl MorselPlanner for DeletePlanner {
+impl Opening {
+    /// A morselizer for a file that lacks columns which its partition has.
+    fn with_absent(&self, absent: Absent) -> EngineResult<Arc<dyn Morselizer>> {
+        let read = &self.source.read;
+        let adapter = FieldIdAdapterFactory { with_ids: Arc::clone(&read.with_ids), mapping: read.mapping.clone(), absent };
+        let mut config = self.config.clone();
+        config.expr_adapter_factory = Some(Arc::new(adapter));
+        let morselizer = self.source.inner.create_morselizer(Arc::clone(&self.object_store), &config, self.partition)?;
+        Ok(Arc::from(morselizer))
+    }
+}
+
+impl MorselPlanner for FilePlanner {
     fn plan(self: Box<Self>) -> EngineResult<Option<MorselPlan>> {
         Ok(Some(MorselPlan::new().with_pending_planner(self.open())))
     }

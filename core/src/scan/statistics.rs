@@ -40,7 +40,7 @@ fn is_own(table: &Table, snapshot_id: i64) -> bool {
 
 /// Statistics of one file for the columns `needed` (indexes in `schema`); the others are unknown.
 fn of_file(table: &Table, schema: &SchemaRef, needed: &[bool], task: &ScanTask) -> Statistics {
-    let no_deletes = task.deletes.is_empty();
+    let no_deletes = task.is_whole();
     let own = is_own(table, task.snapshot_id);
     let columns = schema.fields().iter().zip(needed).map(|(field, needed)| {
         let mut statistics = ColumnStatistics::new_unknown();

@@ -17,6 +17,11 @@ impl Environment {
         let storage = catalog.storage().clone();
         Self { catalog, manifests: ManifestCache::new(storage.clone()), storage }
     }
+
+    /// For a table in another storage, which is not in the catalog.
+    pub(crate) fn with_storage(&self, storage: Storage) -> Self {
+        Self { catalog: Arc::clone(&self.catalog), manifests: self.manifests.for_storage(storage.clone()), storage }
+    }
 }
 
 impl fmt::Debug for Environment {

@@ -255,7 +255,7 @@ async fn live_files(table: &Table) -> Result<Vec<LiveFile>> {
         return Ok(Vec::new());
     };
     let cache = &table.env().manifests;
-    let list = cache.manifest_list(table.metadata(), snapshot).await?;
+    let list = cache.manifest_list(snapshot).await?;
     let mut files = Vec::new();
     for (manifest, columns) in cache.manifests(list.as_ref().clone()).await? {
         let spec_id = manifest.partition_spec_id;
@@ -295,7 +295,7 @@ async fn files(table: &Table, partition: Option<&PartitionColumn>) -> Result<Vec
 
 async fn manifests(table: &Table) -> Result<Vec<ArrayRef>> {
     let list = match table.snapshot() {
-        Some(snapshot) => table.env().manifests.manifest_list(table.metadata(), snapshot).await?,
+        Some(snapshot) => table.env().manifests.manifest_list(snapshot).await?,
         None => Arc::default(),
     };
     let count = |content: ManifestContentType, count: fn(&iceberg::spec::ManifestFile) -> Option<u32>| {

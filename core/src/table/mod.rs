@@ -8,18 +8,21 @@ pub(crate) mod properties;
 mod schema;
 pub(crate) mod time_travel;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
 use iceberg::TableIdent;
-use iceberg::spec::{FormatVersion, Schema, Snapshot, SnapshotRef, TableMetadata};
-use tarndb_catalog::{Error, LoadedTable, Result, table_replaced};
+use iceberg::spec::{FormatVersion, NestedField, Schema, Snapshot, SnapshotRef, TableMetadata, Type};
+use tarndb_catalog::{Error, LoadedTable, PathTable, Result, Storage, table_replaced};
 
 pub(crate) use environment::Environment;
-pub(crate) use partition::{partition_scalar, schema_for_spec};
+pub(crate) use partition::{MICROS_PER_DAY, partition_scalar, schema_for_spec};
 pub(crate) use partition_text::partition_parts;
 pub use schema::is_uuid_field;
-pub(crate) use schema::{EXTENSION_KEY, UUID_EXTENSION, arrow_schema, engine_schema, engine_schema_with_ids, iceberg_type};
+pub(crate) use schema::{
+    EXTENSION_KEY, UUID_EXTENSION, arrow_schema, engine_schema, engine_schema_with_ids, engine_type, iceberg_type,
+};
 pub use time_travel::Version;
 
 /// A table at one moment: immutable metadata and the snapshot that is read.
@@ -38,6 +41,12 @@ impl Table {
         let snapshot = loaded.metadata.current_snapshot().cloned();
         let schema = Arc::clone(loaded.metadata.current_schema());
         Self { env, loaded, snapshot, schema }
+    }
+
+    /// A table without a catalog, by the path of its folder or of one of its metadata files.
+    pub(crate) async fn at_path(env: &Environment, path: &str) -> Result<Self> {
+        let PathTable { loaded, storage } = PathTable::open(&env.storage, path).await?;
+        Ok(Self::new(Arc::new(env.with_storage(storage)), loaded))
     }
 
     /// The table as an earlier snapshot left it, with the schema that was current then.
@@ -93,6 +102,11 @@ impl Table {
         arrow_schema(&self.schema)
     }
 
+    /// Where the table's files are: that of its lake, or its own folder for a table that was opened by its path.
+    pub fn storage(&self) -> &Storage {
+        &self.env.storage
+    }
+
     pub(crate) fn env(&self) -> &Arc<Environment> {
         &self.env
     }
@@ -113,26 +127,45 @@ impl Table {
         Ok(Self::new(Arc::clone(&self.env), loaded))
     }
 
-    /// Refuses to read what would be read wrongly.
-    pub(crate) fn check_readable(&self) -> Result<()> {
-        let default = self
-            .schema
-            .field_id_to_name_map()
-            .keys()
-            .find_map(|id| self.schema.field_by_id(*id).filter(|field| field.initial_default.is_some()));
-        match default {
-            Some(field) => {
-                Err(Error::unsupported(format!("column `{}` has an initial default, which cannot be read yet", field.name))
-                    .with_context("table", self.ident().to_string()))
-            }
-            None => Ok(()),
+    /// The type, as the metadata file has it, of a top-level column that cannot be read: it, or something inside of it, is of a
+    /// type that is not supported yet.
+    pub fn unsupported_type(&self, column: &NestedField) -> Option<&str> {
+        fn of<'a>(unsupported: &'a BTreeMap<i32, String>, id: i32, data_type: &Type) -> Option<&'a String> {
+            let inside = || match data_type {
+                Type::Primitive(_) => None,
+                Type::Struct(fields) => fields.fields().iter().find_map(|field| of(unsupported, field.id, &field.field_type)),
+                Type::List(list) => of(unsupported, list.element_field.id, &list.element_field.field_type),
+                Type::Map(map) => of(unsupported, map.key_field.id, &map.key_field.field_type)
+                    .or_else(|| of(unsupported, map.value_field.id, &map.value_field.field_type)),
+            };
+            unsupported.get(&id).or_else(inside)
         }
+        if self.loaded.unsupported_types.is_empty() {
+            return None;
+        }
+        of(&self.loaded.unsupported_types, column.id, &column.field_type).map(String::as_str)
+    }
+
+    /// Refuses to read columns (all, or those of these indexes) of types that are not supported.
+    pub(crate) fn check_columns(&self, columns: Option<&[usize]>) -> Result<()> {
+        if self.loaded.unsupported_types.is_empty() {
+            return Ok(());
+        }
+        let fields = self.schema.as_struct().fields();
+        let read = fields.iter().enumerate().filter(|(index, _)| columns.is_none_or(|columns| columns.contains(index)));
+        for (_, field) in read {
+            if let Some(of) = self.unsupported_type(field) {
+                let message = format!("column `{}` is of the type {of}, which cannot be read yet: name the others", field.name);
+                return Err(Error::unsupported(message).with_context("table", self.ident().to_string()));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses to change tables whose rules for writers are not implemented: of other format versions, or with files in
     /// other places than the table's own folder.
     pub(crate) fn check_writable(&self) -> Result<()> {
-        self.check_readable()?;
+        self.check_columns(None)?;
         for property in [properties::WRITE_DATA_PATH, properties::WRITE_METADATA_PATH, properties::OBJECT_STORAGE_PATH] {
             if let Some(path) = self.metadata().properties().get(property) {
                 return Err(Error::unsupported(format!("tables with `{property}` (`{path}`) cannot be changed yet"))

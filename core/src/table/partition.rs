@@ -8,8 +8,11 @@ use datafusion::common::ScalarValue;
 use iceberg::spec::{Literal, NestedField, PartitionSpec, PrimitiveLiteral, Schema, SchemaRef, Struct, TableMetadata, Transform};
 use tarndb_catalog::{Error, Result};
 
-use super::arrow_schema;
+use super::{EXTENSION_KEY, arrow_schema};
 use crate::error::engine_error;
+
+/// Microseconds of a day.
+pub(crate) const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// A schema that has all source columns of the spec: the current one, or the newest that still had them.
 pub(crate) fn schema_for_spec(metadata: &TableMetadata, spec_id: i32) -> Result<SchemaRef> {
@@ -43,6 +46,13 @@ pub(crate) fn partition_scalar(data_type: &DataType, value: &PrimitiveLiteral) -
         }
         (DataType::Timestamp(TimeUnit::Nanosecond, zone), PrimitiveLiteral::Long(n)) => {
             ScalarValue::TimestampNanosecond(Some(*n), zone.clone())
+        }
+        // Days, from before a date was promoted.
+        (DataType::Timestamp(TimeUnit::Microsecond, zone), PrimitiveLiteral::Int(days)) => {
+            ScalarValue::TimestampMicrosecond(Some(i64::from(*days) * MICROS_PER_DAY), zone.clone())
+        }
+        (DataType::Timestamp(TimeUnit::Nanosecond, zone), PrimitiveLiteral::Int(days)) => {
+            ScalarValue::TimestampNanosecond(i64::from(*days).checked_mul(MICROS_PER_DAY * 1000), zone.clone())
         }
         (DataType::Decimal128(p, s), PrimitiveLiteral::Int128(n)) => ScalarValue::Decimal128(Some(*n), *p, *s),
         (DataType::Utf8, PrimitiveLiteral::String(text)) => ScalarValue::Utf8(Some(text.clone())),
@@ -90,7 +100,11 @@ impl PartitionColumn {
             return Ok(None);
         }
         let typed = arrow_schema(&Schema::builder().with_fields(nested).build()?)?;
-        let fields = typed.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true)).collect();
+        let of = |field: &Field| {
+            let extension = field.metadata().get_key_value(EXTENSION_KEY).map(|(key, name)| (key.clone(), name.clone()));
+            Field::new(field.name(), field.data_type().clone(), true).with_metadata(extension.into_iter().collect())
+        };
+        let fields = typed.fields().iter().map(|field| of(field)).collect();
         Ok(Some(Self { ids, fields }))
     }
 

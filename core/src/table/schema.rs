@@ -65,6 +65,11 @@ fn with_plain_nested_fields(schema: &ArrowSchema) -> ArrowSchema {
     ArrowSchema::new(top.collect::<Fields>())
 }
 
+/// The engine's type of a primitive.
+pub(crate) fn engine_type(of: &PrimitiveType) -> Result<DataType> {
+    primitive_type(of, Strings::View)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Strings {
     Plain,

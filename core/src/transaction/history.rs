@@ -45,7 +45,7 @@ pub(super) async fn changes_since(attempt: &Attempt<'_>, start: Option<i64>) -> 
     let mut seen = HashSet::new();
     for id in &newer {
         let Some(snapshot) = metadata.snapshot_by_id(*id) else { continue };
-        let list = attempt.env.manifests.manifest_list(metadata, snapshot).await?;
+        let list = attempt.env.manifests.manifest_list(snapshot).await?;
         let own = list.iter().filter(|m| m.added_snapshot_id == *id && seen.insert(m.manifest_path.clone()));
         for (_, columns) in attempt.env.manifests.manifests(own.cloned().collect()).await? {
             for (row, entry) in columns.entries().iter().enumerate() {

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use iceberg::spec::{DataFile, ManifestFile, TableMetadata};
-use tarndb_catalog::{Error, Result};
+use tarndb_catalog::Result;
 
 use super::manifest_write::{self, EntryChange};
 use super::snapshot::OwnManifest;
@@ -43,32 +43,19 @@ pub(super) async fn filter(
     if !leaving.contains(&true) {
         return Ok(None);
     }
-    let full = load(env, manifest).await?;
+    let full = env.manifests.entries(metadata, manifest).await?;
     let mut entries = Vec::with_capacity(leaving.len());
     let mut gone = Vec::new();
-    for (entry, leaves) in full.iter().zip(leaving) {
-        if !entry.is_alive() {
-            continue;
-        }
-        let file = entry.data_file().clone();
-        let sequence_number = entry.sequence_number().unwrap_or(0);
-        let file_sequence_number = entry.file_sequence_number;
+    for (entry, leaves) in full.into_iter().zip(leaving) {
+        let Some(entry) = entry else { continue };
         if leaves {
-            gone.push(file.clone());
-            entries.push(EntryChange::Removed { file, sequence_number, file_sequence_number });
+            gone.push(entry.file.clone());
+            entries.push(EntryChange::Removed(entry));
         } else {
-            let snapshot_id = entry.snapshot_id().unwrap_or(manifest.added_snapshot_id);
-            entries.push(EntryChange::Existing { file, snapshot_id, sequence_number, file_sequence_number });
+            entries.push(EntryChange::Existing(entry));
         }
     }
     let own =
         manifest_write::write(metadata, manifest.partition_spec_id, manifest.content, snapshot_id, location, entries).await?;
     Ok(Some(Filtered { own, removed: gone }))
-}
-
-/// Every field of a manifest's entries, as a rewrite needs them.
-pub(super) async fn load(env: &Environment, manifest: &ManifestFile) -> Result<Vec<iceberg::spec::ManifestEntryRef>> {
-    let loaded = manifest.load_manifest(&env.storage.file_io()).await;
-    let loaded = loaded.map_err(|e| Error::from(e).with_context("file", manifest.manifest_path.clone()))?;
-    Ok(loaded.into_parts().0)
 }

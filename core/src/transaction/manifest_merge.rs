@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use iceberg::spec::{ManifestContentType, ManifestFile, TableMetadata};
 use tarndb_catalog::Result;
 
-use super::manifest_filter::load;
 use super::manifest_write::{self, EntryChange};
 use super::snapshot::OwnManifest;
 use crate::table::{Environment, properties};
@@ -62,16 +61,8 @@ pub(super) async fn merge(
     for manifest in bin {
         spec_id = manifest.partition_spec_id;
         content = manifest.content;
-        for entry in load(env, manifest).await? {
-            if entry.is_alive() {
-                entries.push(EntryChange::Existing {
-                    file: entry.data_file().clone(),
-                    snapshot_id: entry.snapshot_id().unwrap_or(manifest.added_snapshot_id),
-                    sequence_number: entry.sequence_number().unwrap_or(0),
-                    file_sequence_number: entry.file_sequence_number,
-                });
-            }
-        }
+        let live = env.manifests.entries(metadata, manifest).await?.into_iter().flatten();
+        entries.extend(live.map(EntryChange::Existing));
     }
     manifest_write::write(metadata, spec_id, content, snapshot_id, location, entries).await
 }

@@ -1,5 +1,7 @@
 //! Manifests and manifest lists, written to memory: they reach storage together, when the commit does.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
@@ -8,7 +10,9 @@ use iceberg::spec::{
 };
 use tarndb_catalog::{Error, Result};
 
+use super::manifest_uuid;
 use super::snapshot::OwnManifest;
+use crate::manifest::FileEntry;
 use crate::table::schema_for_spec;
 
 /// One line of a manifest to write.
@@ -19,29 +23,31 @@ pub(super) enum EntryChange {
         file: DataFile,
         sequence_number: Option<i64>,
     },
-    Existing {
-        file: DataFile,
-        snapshot_id: i64,
-        sequence_number: i64,
-        file_sequence_number: Option<i64>,
-    },
-    Removed {
-        file: DataFile,
-        sequence_number: i64,
-        file_sequence_number: Option<i64>,
-    },
+    Existing(FileEntry),
+    Removed(FileEntry),
 }
 
 impl EntryChange {
+    fn file_mut(&mut self) -> &mut DataFile {
+        match self {
+            Self::Added { file, .. } => file,
+            Self::Existing(entry) | Self::Removed(entry) => &mut entry.file,
+        }
+    }
+
     /// Its partition values in the types that they have by now: an `int` column may have become `long` since.
     fn promoted(mut self, spec_id: i32, types: &StructType) -> Result<Self> {
-        let (Self::Added { file, .. } | Self::Existing { file, .. } | Self::Removed { file, .. }) = &mut self;
+        let file = self.file_mut();
         let promote = |value: Option<&Literal>, to: &Type| match (value, to) {
             (Some(Literal::Primitive(PrimitiveLiteral::Int(n))), Type::Primitive(PrimitiveType::Long)) => {
                 Some(Some(Literal::long(i64::from(*n))))
             }
             (Some(Literal::Primitive(PrimitiveLiteral::Float(f))), Type::Primitive(PrimitiveType::Double)) => {
                 Some(Some(Literal::double(f64::from(f.into_inner()))))
+            }
+            // As `manifest_uuid` has it.
+            (Some(Literal::Primitive(PrimitiveLiteral::UInt128(id))), Type::Primitive(PrimitiveType::Fixed(16))) => {
+                Some(Some(Literal::fixed(id.to_be_bytes())))
             }
             _ => None,
         };
@@ -52,11 +58,9 @@ impl EntryChange {
             changed |= promoted.is_some();
             values.push(promoted.unwrap_or_else(|| value.cloned()));
         }
-        if !changed {
-            return Ok(self);
+        if changed {
+            *file = with_partition(file, spec_id, Struct::from_iter(values))?;
         }
-        let partition = Struct::from_iter(values);
-        *file = with_partition(file, spec_id, partition)?;
         Ok(self)
     }
 }
@@ -104,26 +108,36 @@ pub(super) async fn write(
         .ok_or_else(|| Error::data_invalid(format!("the table has no partition spec {spec_id}")))?;
     let memory = FileIO::new_with_memory();
     let schema = schema_for_spec(metadata, spec_id)?;
-    let builder = ManifestWriterBuilder::new(memory.new_output(&location)?, Some(snapshot_id), schema, spec.as_ref().clone());
+    let encodable = manifest_uuid::encodable(&schema, spec)?;
+    let output = memory.new_output(&location)?;
+    let builder = ManifestWriterBuilder::new(output, Some(snapshot_id), Arc::clone(&encodable), spec.as_ref().clone());
     let mut writer = match (metadata.format_version(), content) {
+        (FormatVersion::V1, _) => {
+            return Err(Error::unsupported("manifests of format version 1 cannot be written: upgrade the table to version 2"));
+        }
         (FormatVersion::V2, ManifestContentType::Data) => builder.build_v2_data(),
         (FormatVersion::V2, ManifestContentType::Deletes) => builder.build_v2_deletes(),
-        (other, _) => return Err(Error::unsupported(format!("manifests of format version {} cannot be written", other as u8))),
+        (FormatVersion::V3, ManifestContentType::Data) => builder.build_v3_data(),
+        (FormatVersion::V3, ManifestContentType::Deletes) => builder.build_v3_deletes(),
     };
-    let types = spec.partition_type(schema_for_spec(metadata, spec_id)?.as_ref())?;
+    let types = spec.partition_type(encodable.as_ref())?;
     for entry in entries {
         match entry.promoted(spec_id, &types)? {
             EntryChange::Added { file, sequence_number } => writer.add_file(file, sequence_number.unwrap_or(-1))?,
-            EntryChange::Existing { file, snapshot_id, sequence_number, file_sequence_number } => {
-                writer.add_existing_file(file, snapshot_id, sequence_number, file_sequence_number)?;
+            EntryChange::Existing(FileEntry { file, snapshot_id, sequence_number, file_sequence_number }) => {
+                writer.add_existing_file(file, snapshot_id, sequence_number, Some(file_sequence_number))?;
             }
-            EntryChange::Removed { file, sequence_number, file_sequence_number } => {
-                writer.add_delete_file(file, sequence_number, file_sequence_number)?;
+            EntryChange::Removed(FileEntry { file, sequence_number, file_sequence_number, .. }) => {
+                writer.add_delete_file(file, sequence_number, Some(file_sequence_number))?;
             }
         }
     }
-    let manifest = writer.write_manifest_file().await?;
-    let content = memory.new_input(&location)?.read().await?;
+    let mut manifest = writer.write_manifest_file().await?;
+    let mut content = memory.new_input(&location)?.read().await?;
+    if !Arc::ptr_eq(&encodable, &schema) {
+        content = manifest_uuid::restore(&content, &schema, spec)?;
+        manifest.manifest_length = i64::try_from(content.len()).map_err(|_| Error::internal("a manifest is too long"))?;
+    }
     Ok(OwnManifest { manifest, content })
 }
 

@@ -19,6 +19,7 @@ mod expire_snapshots;
 mod history;
 mod manifest_filter;
 mod manifest_merge;
+mod manifest_uuid;
 mod manifest_write;
 mod retry;
 mod rewrite_files;

@@ -100,7 +100,7 @@ impl SnapshotProducer {
         let parent = metadata.current_snapshot();
         let mut summary = SummaryBuilder::new(parent.map(|s| s.summary()));
         let existing = match parent {
-            Some(parent) => attempt.env.manifests.manifest_list(&metadata, parent).await?.as_ref().clone(),
+            Some(parent) => attempt.env.manifests.manifest_list(parent).await?.as_ref().clone(),
             None => Vec::new(),
         };
         let mut own = self.added_manifests(&metadata).await?;

@@ -10,7 +10,7 @@ use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, Result};
 
 use super::parquet_properties::writer_properties;
-use crate::scan::{FILE_PATH_FIELD_ID, POS_FIELD_ID};
+use crate::manifest::{FILE_PATH_FIELD_ID, POS_FIELD_ID};
 use crate::table::Table;
 use crate::transaction::WrittenFile;
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // these are tests
 
 mod concurrency;
+mod corpus;
 mod damage;
 mod deep;
 mod faults;

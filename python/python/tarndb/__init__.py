@@ -18,13 +18,8 @@ from ._native import (
     UnsupportedError,
     __version__,
     connect,
+    read_iceberg,
 )
-
-
-def read_iceberg(location: str) -> Result:
-    """A table of someone else, without a catalog: not supported yet."""
-    raise UnsupportedError(f"read_iceberg, of {location!r}, is not supported yet")
-
 
 __all__ = [
     "AlreadyExistsError",

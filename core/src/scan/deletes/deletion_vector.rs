@@ -1,0 +1,62 @@
+//! Deletion vectors: the blob `deletion-vector-v1` of the Puffin specification.
+
+use roaring::RoaringTreemap;
+use tarndb_catalog::{Error, Result};
+
+/// Begins the bitmap.
+const MAGIC: [u8; 4] = [0xd1, 0xd3, 0x39, 0x64];
+
+fn damaged(what: &str) -> Error {
+    Error::data_invalid(format!("a deletion vector is damaged: {what}"))
+}
+
+/// The positions in a blob: its length, the magic number, the bitmap, and the checksum of both. A bitmap without any of that,
+/// which DuckDB 1.5.3 wrote, is taken too.
+pub(super) fn decode(blob: &[u8]) -> Result<RoaringTreemap> {
+    let Some((length, rest)) = blob.split_first_chunk::<4>().filter(|(_, rest)| rest.starts_with(&MAGIC)) else {
+        return bitmap(blob.strip_prefix(&MAGIC).unwrap_or(blob));
+    };
+    let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| damaged("it is too long"))?;
+    let (checked, tail) = rest.split_at_checked(length).ok_or_else(|| damaged("it is truncated"))?;
+    let checksum = tail.first_chunk::<4>().ok_or_else(|| damaged("it has no checksum"))?;
+    if crc32fast::hash(checked) != u32::from_be_bytes(*checksum) {
+        return Err(damaged("its checksum is wrong"));
+    }
+    bitmap(checked.strip_prefix(&MAGIC).unwrap_or(checked))
+}
+
+fn bitmap(bytes: &[u8]) -> Result<RoaringTreemap> {
+    RoaringTreemap::deserialize_from(bytes).map_err(|e| damaged("its bitmap cannot be read").with_source(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(positions: &RoaringTreemap) -> Vec<u8> {
+        let mut checked = MAGIC.to_vec();
+        positions.serialize_into(&mut checked).unwrap();
+        let mut blob = u32::try_from(checked.len()).unwrap().to_be_bytes().to_vec();
+        blob.extend_from_slice(&checked);
+        blob.extend_from_slice(&crc32fast::hash(&checked).to_be_bytes());
+        blob
+    }
+
+    #[test]
+    fn blobs_are_read_and_checked() {
+        let positions: RoaringTreemap = [0, 1, 7, 1 << 33].into_iter().collect();
+        let whole = blob(&positions);
+        assert_eq!(decode(&whole).unwrap(), positions);
+        let mut bare = Vec::new();
+        positions.serialize_into(&mut bare).unwrap();
+        assert_eq!(decode(&bare).unwrap(), positions);
+        for end in 0..whole.len() {
+            assert!(decode(&whole[..end]).is_err(), "truncated at {end}");
+        }
+        for byte in 8..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[byte] ^= 1;
+            assert!(decode(&flipped).is_err(), "byte {byte} is wrong");
+        }
+    }
+}

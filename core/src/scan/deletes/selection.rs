@@ -1,0 +1,62 @@
+//! Deleted positions as the rows that are left to read.
+
+use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
+use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use parquet::file::metadata::ParquetMetaData;
+use roaring::RoaringTreemap;
+
+/// For each row group, which of its rows are left.
+pub(in crate::scan) fn access_plan(footer: &ParquetMetaData, deleted: &RoaringTreemap) -> ParquetAccessPlan {
+    let mut base = 0_u64;
+    let groups = footer.row_groups().iter().map(|group| {
+        let rows = u64::try_from(group.num_rows()).unwrap_or(0);
+        let selectors = selectors(deleted, base, rows);
+        base += rows;
+        match selectors.as_slice() {
+            [] => RowGroupAccess::Skip,
+            [only] if only.skip => RowGroupAccess::Skip,
+            [_] => RowGroupAccess::Scan,
+            _ => RowGroupAccess::Selection(RowSelection::from(selectors)),
+        }
+    });
+    ParquetAccessPlan::new(groups.collect())
+}
+
+/// Runs of rows to read and to skip that cover the rows `base..base + rows` exactly.
+pub(in crate::scan) fn selectors(deleted: &RoaringTreemap, base: u64, rows: u64) -> Vec<RowSelector> {
+    let end = base + rows;
+    let mut selectors: Vec<RowSelector> = Vec::new();
+    let mut push = |from: u64, to: u64, skip: bool| {
+        let Ok(count) = usize::try_from(to - from) else { return };
+        match selectors.last_mut() {
+            _ if count == 0 => {}
+            Some(last) if last.skip == skip => last.row_count += count,
+            _ => selectors.push(if skip { RowSelector::skip(count) } else { RowSelector::select(count) }),
+        }
+    };
+    let mut next = base;
+    let mut positions = deleted.iter();
+    positions.advance_to(base);
+    for position in positions.take_while(|position| *position < end) {
+        push(next, position, false);
+        push(position, position + 1, true);
+        next = position + 1;
+    }
+    push(next, end, false);
+    selectors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_cover_a_row_group_exactly() {
+        let deleted: RoaringTreemap = [3, 4, 9, 10, 25].into_iter().collect();
+        let runs = selectors(&deleted, 0, 10);
+        assert_eq!(runs, vec![RowSelector::select(3), RowSelector::skip(2), RowSelector::select(4), RowSelector::skip(1)]);
+        assert_eq!(selectors(&deleted, 10, 10), vec![RowSelector::skip(1), RowSelector::select(9)]);
+        assert_eq!(selectors(&deleted, 30, 5), vec![RowSelector::select(5)]);
+        assert!(selectors(&deleted, 30, 0).is_empty());
+    }
+}

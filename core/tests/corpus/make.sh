@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Makes the corpus of foreign tables anew: core/tests/corpus/tables.tar.zst, a folder for each table with the table itself and
+# what its writer reads from it (expected.parquet). The tests read the archive; nobody needs Spark to run them.
+#   ICEBERG_SPARK_PYTHON  a Python with pyspark 3.5, pyarrow and pyiceberg
+#   ICEBERG_SPARK_JARS    the jars of iceberg-spark-runtime-3.5, comma-separated
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# Not where the tests will find the tables: they are to find their files in folders that were moved.
+root=${TMPDIR:-/tmp}/tarndb-corpus
+rm -rf "$root" && mkdir -p "$root/states"
+"$ICEBERG_SPARK_PYTHON" "$here/spark_tables.py" "$root"
+"$ICEBERG_SPARK_PYTHON" "$here/pyiceberg_tables.py" "$root"
+tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$root/states" -cf - . | zstd -q -19 --long=27 -f -o "$here/tables.tar.zst"
+ls "$root/states" | wc -l
