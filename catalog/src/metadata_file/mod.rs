@@ -16,6 +16,9 @@ use crate::{Error, Result, Storage};
 pub(crate) use find::find;
 pub use foreign::inline_manifests;
 
+/// The table property that names the folder of metadata files.
+const METADATA_PATH: &str = "write.metadata.path";
+
 /// How a gzip file begins.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
@@ -34,7 +37,9 @@ pub(crate) struct ParsedMetadata {
 /// `<location>/metadata`.
 pub(crate) fn next_location(metadata: &TableMetadata, previous: Option<&str>, uuid: Uuid) -> String {
     let version = previous.map_or(0, |p| version_of(p).map_or(0, |v| v + 1));
-    format!("{}/metadata/{version:05}-{uuid}.metadata.json", metadata.location().trim_end_matches('/'))
+    let own = || format!("{}/metadata", metadata.location().trim_end_matches('/'));
+    let folder = metadata.properties().get(METADATA_PATH).map_or_else(own, |path| path.trim_end_matches('/').to_string());
+    format!("{folder}/{version:05}-{uuid}.metadata.json")
 }
 
 /// The version in a file name of the forms `00012-<uuid>.metadata.json` and `v12.metadata.json`.

@@ -88,7 +88,7 @@ impl Lakehouse {
         query::drop_table(self, &query::parse_table_name(name)?, purge).await
     }
 
-    /// Adds rows to a table in one commit. Columns are matched by name; those that are missing become NULL.
+    /// Adds rows to a table in one commit. Columns are matched by name; those that are missing become their default, or NULL.
     ///
     /// # Errors
     /// `InvalidInput` when the rows do not fit; `CommitStateUnknown`; those of the stream and the storage. The table is
@@ -169,7 +169,8 @@ pub(crate) async fn write_batches(
     memory: &Arc<dyn MemoryPool>,
 ) -> Result<Vec<WrittenFile>> {
     let schema = crate::table::arrow_schema(table.metadata().current_schema())?;
-    let conformed = rows.map(move |batch| conform(&batch?, &schema, matching));
+    let defaults = table.write_defaults()?;
+    let conformed = rows.map(move |batch| conform(&batch?, &schema, matching, &defaults));
     write_rows(table, conformed, memory).await.map_err(|e: Error| e.with_context("table", table.ident().to_string()))
 }
 

@@ -1,10 +1,11 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use datafusion::physical_expr::PhysicalExpr;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use iceberg::spec::FormatVersion;
 use tarndb_catalog::{Error, Result};
 
 use crate::scan::{Deletes, Pruner, ReadSchema, ScanTask, open_rows, plan};
@@ -83,6 +84,10 @@ pub async fn rewrite_data_files(
     filters: &[Arc<dyn PhysicalExpr>],
 ) -> Result<RewriteDataFilesResult> {
     table.check_writable()?;
+    if table.metadata().format_version() == FormatVersion::V3 {
+        let message = "tables of format version 3 cannot be rewritten yet: their rows would get other row ids";
+        return Err(Error::unsupported(message).with_context("table", table.ident().to_string()));
+    }
     let mut backoff = Backoff::new(table.metadata(), Caller::Upkeep)?;
     loop {
         let current = table.refresh().await?;
@@ -253,7 +258,7 @@ async fn rewrite_group(
             async move { open_rows(&storage, &deletes, &task, &schema, false, BATCH_ROWS).await }
         })
         .try_flatten()
-        .and_then(move |batch| futures::future::ready(conform(&batch, &plain, Matching::ByPosition)));
+        .and_then(move |batch| futures::future::ready(conform(&batch, &plain, Matching::ByPosition, &HashMap::new())));
     // One file is open at a time, whose row group bounds what it buffers.
     let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
     write_rows(table, rows.boxed(), &memory).await

@@ -5,17 +5,17 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef, TimeUnit};
 use datafusion::execution::memory_pool::MemoryPool;
 use futures::{Stream, StreamExt, TryStreamExt};
-use iceberg::spec::{
-    FormatVersion, NestedField, Schema, TableMetadata, TableMetadataBuilder, Transform, Type, UnboundPartitionSpec,
-};
+use iceberg::spec::{FormatVersion, NestedField, Schema, TableMetadata, TableMetadataBuilder, Type, UnboundPartitionSpec};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use tarndb_catalog::{Error, ErrorKind, LoadedTable, Result};
 
+use super::alter_table::literal;
 use super::parse::{CreateTable, PartitionField, parse_transform};
 use super::{plan, run_plan};
 use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult, write_batches};
-use crate::table::{Table, iceberg_type};
+use crate::table::evolution::check_version;
+use crate::table::{Table, iceberg_type, partition_field_name};
 use crate::transaction::create_with_rows;
 use crate::writer::{Matching, check_properties};
 
@@ -62,7 +62,12 @@ pub(super) async fn create_namespace(lake: &Lakehouse, name: &NamespaceIdent, if
 }
 
 pub(super) async fn run(lake: &Lakehouse, statement: CreateTable) -> Result<QueryResult> {
-    let CreateTable { table: ident, if_not_exists, columns, partition_by, properties, query } = statement;
+    let CreateTable { table: ident, if_not_exists, mut columns, defaults, partition_by, properties, query } = statement;
+    for (name, default) in defaults {
+        let Some(column) = columns.iter_mut().find(|column| column.name == name) else { continue };
+        let default = literal(lake, &name, &default, &column.field_type)?;
+        (column.initial_default, column.write_default) = (default.clone(), default);
+    }
     if if_not_exists && lake.env().catalog.table_exists(&ident).await? {
         return Ok(QueryResult::empty());
     }
@@ -160,15 +165,13 @@ async fn stage(lake: &Lakehouse, ident: &TableIdent, new: NewTable) -> Result<Ta
     }
     check_names(ident, &columns)?;
     let version = properties.remove("format-version").or_else(|| properties.remove("format_version"));
-    match version.as_deref() {
-        None | Some("2") => {}
-        Some(version @ ("1" | "3")) => {
-            return Err(Error::unsupported(format!(
-                "tables of format version {version} cannot be created yet: leave out `format-version`"
-            )));
-        }
+    let version = match version.as_deref() {
+        None | Some("2") => FormatVersion::V2,
+        Some("3") => FormatVersion::V3,
+        Some("1") => return Err(Error::unsupported("tables of format version 1 cannot be created: leave out `format-version`")),
         Some(other) => return Err(Error::invalid_input(format!("`{other}` is not a format version"))),
-    }
+    };
+    check_version(&columns, version)?;
     let fields = columns.into_iter().map(Arc::new);
     let schema = Schema::builder().with_fields(fields).build()?;
     let spec = partition_spec(&schema, &partition_by)?;
@@ -181,7 +184,7 @@ async fn stage(lake: &Lakehouse, ident: &TableIdent, new: NewTable) -> Result<Ta
         .schema(schema)
         .partition_spec(spec)
         .properties(properties)
-        .format_version(FormatVersion::V2)
+        .format_version(version)
         .build();
     let metadata = TableMetadataBuilder::from_table_creation(creation)?.assign_uuid(uuid).build()?.metadata;
     let loaded = LoadedTable {
@@ -229,20 +232,6 @@ fn check_names(ident: &TableIdent, columns: &[NestedField]) -> Result<()> {
     Ok(())
 }
 
-/// The name of a partition field. Manifests have it as a name in Avro, which knows letters, digits and `_` only.
-fn partition_name(schema: &Schema, column: &str, suffix: &str) -> String {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let mut name: String = column.chars().map(|c| if is_name(c) { c } else { '_' }).chain(suffix.chars()).collect();
-    if name.starts_with(|c: char| c.is_ascii_digit()) {
-        name.insert(0, '_');
-    }
-    // Only an identity partition may be called as its column, and none as another.
-    while name != column && schema.field_by_name(&name).is_some() {
-        name.push('_');
-    }
-    name
-}
-
 fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundPartitionSpec> {
     let mut builder = UnboundPartitionSpec::builder();
     for PartitionField { column, transform } in fields {
@@ -255,14 +244,7 @@ fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundP
                 source.field_type
             )));
         }
-        let suffix = match transform {
-            Transform::Identity => String::new(),
-            Transform::Bucket(_) => "_bucket".to_string(),
-            Transform::Truncate(_) => "_trunc".to_string(),
-            Transform::Void => "_null".to_string(),
-            other => format!("_{other}"),
-        };
-        builder = builder.add_partition_field(source.id, partition_name(schema, column, &suffix), *transform)?;
+        builder = builder.add_partition_field(source.id, partition_field_name(schema, column, transform), *transform)?;
     }
     Ok(builder.build())
 }

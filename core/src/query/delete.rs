@@ -13,6 +13,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::parser::Statement as EngineStatement;
 use futures::TryStreamExt;
 use iceberg::TableIdent;
+use iceberg::spec::FormatVersion;
 use roaring::RoaringTreemap;
 use sqlparser::ast::{Delete, FromTable, ObjectName, SetExpr, Statement as SqlStatement, TableAlias, TableFactor};
 use tarndb_catalog::{Error, Result};
@@ -27,7 +28,7 @@ use crate::manifest::Count;
 use crate::scan::{DeleteLoader, FILE_COLUMN, POSITION_COLUMN, Pruner, ScanTask, plan as plan_scan};
 use crate::table::{Table, engine_schema, properties};
 use crate::transaction::{Backoff, Caller, DeleteFiles, RowDelta, Transaction, met_another_writer};
-use crate::writer::{DeletedRows, write_position_deletes};
+use crate::writer::{DeletedRows, write_deletion_vectors, write_position_deletes};
 
 /// `DELETE FROM t [WHERE …]`, merge-on-read.
 pub(super) async fn run(lake: &Lakehouse, statement: Delete, params: Option<ParamValues>) -> Result<QueryResult> {
@@ -293,6 +294,7 @@ async fn commit(
         removed.insert(task.path);
     }
     let mut deleted: BTreeMap<String, DeletedRows> = BTreeMap::new();
+    let is_v3 = table.metadata().format_version() == FormatVersion::V3;
     if !found.is_empty() {
         let schema = engine_schema(table.schema())?;
         let (tasks, _) = plan_scan(table, &Pruner::new(Arc::clone(table.schema()), schema, &[])?).await?;
@@ -302,6 +304,11 @@ async fn commit(
             if task.is_whole() && positions.len() == task.record_count {
                 removed.insert(path);
             } else {
+                let mut positions = positions;
+                if is_v3 {
+                    // The vector takes the place of all deletes of the file.
+                    positions |= loader.positions(&task).await?.as_ref();
+                }
                 deleted.insert(path, DeletedRows { spec_id: task.spec_id, partition: task.partition, positions });
             }
         }
@@ -316,7 +323,10 @@ async fn commit(
         return Ok(result);
     }
     let referenced: HashSet<String> = deleted.keys().cloned().collect();
-    let files = write_position_deletes(table, deleted).await?;
+    let files = match table.metadata().format_version() {
+        FormatVersion::V3 => write_deletion_vectors(table, deleted).await?,
+        _ => write_position_deletes(table, deleted).await?,
+    };
     let mut action = RowDelta::new(table, files, referenced, removed);
     if isolation_is_serializable(table)? {
         action = action.with_serializable(conflict_filter(lake, table, condition.as_ref())?);

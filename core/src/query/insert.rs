@@ -25,7 +25,7 @@ use crate::lakehouse::{Lakehouse, QueryResult, append_rows};
 use crate::table::is_uuid_field;
 use crate::writer::Matching;
 
-/// `INSERT INTO t [(columns)] VALUES … | SELECT …`. Columns that are not named become NULL.
+/// `INSERT INTO t [(columns)] VALUES … | SELECT …`. Columns that are not named become their default, or NULL.
 pub(super) async fn run(lake: &Lakehouse, mut statement: Box<Insert>, params: Option<ParamValues>) -> Result<QueryResult> {
     let TableObject::TableName(name) = statement.table.clone() else {
         return Err(Error::unsupported("INSERT into something other than a table is not supported"));
@@ -40,7 +40,7 @@ pub(super) async fn run(lake: &Lakehouse, mut statement: Box<Insert>, params: Op
         (Some(target), Some(query)) if !matches!(query.body.as_ref(), SetExpr::Values(_)) => {
             let query = EngineStatement::Statement(Box::new(SqlStatement::Query(query)));
             let plan = plan_in(&state, query, params).await?;
-            let input = assigned(plan, &target.schema(), &columns)?;
+            let input = assigned(plan, target.as_ref(), &columns)?;
             (target, input)
         }
         (target, source) => {
@@ -81,7 +81,8 @@ async fn target(state: &SessionState, table: &ObjectName) -> Result<Option<Arc<d
 }
 
 /// The rows of a query in the table's columns, cast to their types.
-fn assigned(query: LogicalPlan, table: &SchemaRef, columns: &[String]) -> Result<LogicalPlan> {
+fn assigned(query: LogicalPlan, target: &dyn TableProvider, columns: &[String]) -> Result<LogicalPlan> {
+    let table = &target.schema();
     let given = query.schema().fields().len();
     let names: Vec<&String> =
         if columns.is_empty() { table.fields().iter().map(|field| field.name()).collect() } else { columns.iter().collect() };
@@ -102,7 +103,10 @@ fn assigned(query: LogicalPlan, table: &SchemaRef, columns: &[String]) -> Result
                 let column = EngineExpr::Column(Column::from(query.schema().qualified_field(index)));
                 cast(column, field, query.schema())?
             }
-            None => EngineExpr::Literal(ScalarValue::try_from(field.data_type()).map_err(engine_error)?, None),
+            None => match target.get_column_default(field.name()) {
+                Some(default) => default.clone(),
+                None => EngineExpr::Literal(ScalarValue::try_from(field.data_type()).map_err(engine_error)?, None),
+            },
         };
         Ok(expr.alias(field.name()))
     });

@@ -7,6 +7,7 @@
 //! * [`relation`]: time travel.
 //! * `create_table`, `insert`, `delete`, …: one file for each statement.
 
+mod alter_table;
 mod blocking;
 mod catalog_provider;
 mod coercion;
@@ -63,6 +64,7 @@ async fn run_statement(lake: &Lakehouse, sql: &str, params: Option<ParamValues>)
         Statement::CreateTable(statement) => create_table::run(lake, *statement).await,
         Statement::DropTable { table, if_exists, purge } => drop::run(lake, &table, if_exists, purge).await,
         Statement::RenameTable { from, to, if_exists } => rename::run(lake, &from, &to, if_exists).await,
+        Statement::AlterTable(statement) => alter_table::run(lake, statement).await,
         Statement::Delete(statement) => delete::run(lake, *statement, params).await,
         Statement::Insert(statement) => insert::run(lake, statement, params).await,
         Statement::Optimize { table, filter } => rewrite::run(lake, &table, filter).await,

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema as ArrowSchema, SchemaRef};
@@ -22,12 +22,15 @@ use crate::table::{Table, engine_schema, engine_schema_with_ids};
 pub(super) struct IcebergTableProvider {
     table: Table,
     schema: SchemaRef,
+    /// What an INSERT gives columns that it leaves out, by name.
+    defaults: HashMap<String, Expr>,
 }
 
 impl IcebergTableProvider {
     pub(super) fn try_new(table: Table) -> Result<Self> {
         let schema = engine_schema(table.schema())?;
-        Ok(Self { table, schema })
+        let defaults = table.write_defaults()?.into_iter().map(|(name, value)| (name, Expr::Literal(value, None)));
+        Ok(Self { table, schema, defaults: defaults.collect() })
     }
 
     pub(super) fn table(&self) -> &Table {
@@ -69,6 +72,10 @@ impl TableProvider for IcebergTableProvider {
 
     fn table_type(&self) -> TableType {
         TableType::Base
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        self.defaults.get(column)
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> EngineResult<Vec<TableProviderFilterPushDown>> {

@@ -23,7 +23,7 @@ mod read_schema;
 mod source;
 mod statistics;
 
-pub(crate) use deletes::{DeleteLoader, single_data_file};
+pub(crate) use deletes::{DeleteLoader, encode_deletion_vector, single_data_file};
 pub(crate) use plan::{PlanCounts, ScanTask, plan};
 pub(crate) use positions::{Deletes, FILE_COLUMN, POSITION_COLUMN, PositionScanExec, open_rows};
 pub(crate) use pruning::Pruner;

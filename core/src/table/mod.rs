@@ -1,6 +1,7 @@
 //! Tables and their snapshots.
 
 mod environment;
+pub(crate) mod evolution;
 pub mod inspect;
 mod partition;
 mod partition_text;
@@ -8,15 +9,17 @@ pub(crate) mod properties;
 mod schema;
 pub(crate) mod time_travel;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
+use datafusion::common::ScalarValue;
 use iceberg::TableIdent;
-use iceberg::spec::{FormatVersion, NestedField, Schema, Snapshot, SnapshotRef, TableMetadata, Type};
+use iceberg::spec::{FormatVersion, Literal, NestedField, Schema, Snapshot, SnapshotRef, TableMetadata, Type};
 use tarndb_catalog::{Error, LoadedTable, PathTable, Result, Storage, table_replaced};
 
 pub(crate) use environment::Environment;
+pub(crate) use evolution::partition_field_name;
 pub(crate) use partition::{MICROS_PER_DAY, partition_scalar, schema_for_spec};
 pub(crate) use partition_text::partition_parts;
 pub use schema::is_uuid_field;
@@ -162,23 +165,61 @@ impl Table {
         Ok(())
     }
 
-    /// Refuses to change tables whose rules for writers are not implemented: of other format versions, or with files in
-    /// other places than the table's own folder.
+    /// What columns get that a writer leaves out, by name: top-level columns with a write default.
+    pub(crate) fn write_defaults(&self) -> Result<HashMap<String, ScalarValue>> {
+        let mut defaults = HashMap::new();
+        for field in self.metadata().current_schema().as_struct().fields() {
+            let (Some(default), Some(of)) = (&field.write_default, field.field_type.as_primitive_type()) else { continue };
+            let value = match default {
+                Literal::Primitive(value) => partition_scalar(&engine_type(of)?, value),
+                _ => None,
+            };
+            let value = value.ok_or_else(|| {
+                let message = format!("the default of column `{}`, {default:?}, is not supported", field.name);
+                Error::unsupported(message).with_context("table", self.ident().to_string())
+            })?;
+            defaults.insert(field.name.clone(), value);
+        }
+        Ok(defaults)
+    }
+
+    /// The folder of new data and delete files: `write.data.path`, or `data` in the table's own folder.
+    pub(crate) fn data_folder(&self) -> String {
+        self.folder(properties::WRITE_DATA_PATH, "data")
+    }
+
+    /// The folder of new manifests and manifest lists: `write.metadata.path`, or `metadata` in the table's own folder.
+    pub(crate) fn metadata_folder(&self) -> String {
+        self.folder(properties::WRITE_METADATA_PATH, "metadata")
+    }
+
+    fn folder(&self, property: &str, default: &str) -> String {
+        let own = || format!("{}/{default}", self.location().trim_end_matches('/'));
+        self.metadata().properties().get(property).map_or_else(own, |path| path.trim_end_matches('/').to_string())
+    }
+
+    /// Refuses to change tables whose rules for writers are not implemented: of format version 1, or with files in places that
+    /// are not the lake's.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_columns(None)?;
-        for property in [properties::WRITE_DATA_PATH, properties::WRITE_METADATA_PATH, properties::OBJECT_STORAGE_PATH] {
-            if let Some(path) = self.metadata().properties().get(property) {
-                return Err(Error::unsupported(format!("tables with `{property}` (`{path}`) cannot be changed yet"))
-                    .with_context("table", self.ident().to_string()));
-            }
+        if let Some(path) = self.metadata().properties().get(properties::OBJECT_STORAGE_PATH) {
+            let message = format!("tables with `{}` (`{path}`) cannot be changed yet", properties::OBJECT_STORAGE_PATH);
+            return Err(Error::unsupported(message).with_context("table", self.ident().to_string()));
+        }
+        for property in [properties::WRITE_DATA_PATH, properties::WRITE_METADATA_PATH] {
+            let Some(path) = self.metadata().properties().get(property) else { continue };
+            self.env.storage.path(path).map_err(|e| {
+                let message = format!("table property `{property}` names a folder that is not the lake's: `{path}`");
+                Error::unsupported(message).with_context("table", self.ident().to_string()).with_source(e)
+            })?;
         }
         match self.metadata().format_version() {
-            FormatVersion::V2 => Ok(()),
-            other => Err(Error::unsupported(format!(
-                "tables of format version {} can be read but not changed yet: use format version 2",
-                other as u8
-            ))
-            .with_context("table", self.ident().to_string())),
+            FormatVersion::V2 | FormatVersion::V3 => Ok(()),
+            FormatVersion::V1 => {
+                let message = "tables of format version 1 can be read but not changed: ALTER TABLE … SET TBLPROPERTIES \
+                               ('format-version' = '2') makes it one of version 2";
+                Err(Error::unsupported(message).with_context("table", self.ident().to_string()))
+            }
         }
     }
 }

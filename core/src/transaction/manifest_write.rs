@@ -141,17 +141,26 @@ pub(super) async fn write(
     Ok(OwnManifest { manifest, content })
 }
 
+/// A manifest list, and, in tables with row lineage, the row id that follows those of its rows.
 pub(super) async fn write_list(
+    metadata: &TableMetadata,
     snapshot_id: i64,
     parent_snapshot_id: Option<i64>,
-    sequence_number: i64,
     manifests: Vec<ManifestFile>,
-) -> Result<Bytes> {
+) -> Result<(Bytes, Option<u64>)> {
+    let sequence_number = metadata.next_sequence_number();
     const NAME: &str = "manifest-list";
     let memory = FileIO::new_with_memory();
     let output = memory.new_output(NAME)?.writer().await?;
-    let mut writer = ManifestListWriter::v2(output, snapshot_id, parent_snapshot_id, sequence_number);
+    let mut writer = match metadata.format_version() {
+        FormatVersion::V3 => {
+            let next_row_id = Some(metadata.next_row_id());
+            ManifestListWriter::v3(output, snapshot_id, parent_snapshot_id, sequence_number, next_row_id)
+        }
+        _ => ManifestListWriter::v2(output, snapshot_id, parent_snapshot_id, sequence_number),
+    };
     writer.add_manifests(manifests.into_iter())?;
+    let next_row_id = writer.next_row_id();
     writer.close().await?;
-    Ok(memory.new_input(NAME)?.read().await?)
+    Ok((memory.new_input(NAME)?.read().await?, next_row_id))
 }

@@ -12,6 +12,7 @@
 //!    does the loop go on. Otherwise the caller is told `CommitStateUnknown` and nothing is deleted;
 //! 7. on known failure the files of this transaction are deleted, and no others.
 
+mod alter;
 mod append;
 mod create;
 mod delete_files;
@@ -36,6 +37,7 @@ use iceberg::spec::{DataFile, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
 use tarndb_catalog::{CommitOutcome, Error, ErrorKind, LoadedTable, NewFile, Result, TableCommit, table_replaced};
 
+pub(crate) use alter::Alter;
 pub(crate) use append::Append;
 pub(crate) use create::create_with_rows;
 pub(crate) use delete_files::DeleteFiles;

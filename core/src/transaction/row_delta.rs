@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use iceberg::spec::Operation;
+use iceberg::spec::{FormatVersion, Operation};
 use tarndb_catalog::{Error, ErrorKind, Result};
 
 use super::history::changes_since;
@@ -15,8 +15,12 @@ pub(crate) type ConflictFilter = Box<dyn Fn(&crate::manifest::ManifestColumns, u
 
 /// Adds position delete files and removes whole data files in one snapshot: a merge-on-read `DELETE`.
 ///
+/// In tables of format version 3 the deletes are deletion vectors, of which a data file has one: it takes the place of the
+/// data file's older deletes, and has their positions in it.
+///
 /// Conflicts with commits that removed a data file which the deletes are about (a compaction, another delete), and,
-/// under serializable isolation, with commits that added rows which the delete would have had to see.
+/// under serializable isolation, with commits that added rows which the delete would have had to see; and, with deletion
+/// vectors, with commits that deleted other rows of the same data file.
 pub(crate) struct RowDelta {
     producer: SnapshotProducer,
     referenced: HashSet<String>,
@@ -34,7 +38,12 @@ impl RowDelta {
     /// `referenced` are the data files that `deletes` are about.
     pub(crate) fn new(table: &Table, deletes: Vec<WrittenFile>, referenced: HashSet<String>, removed: HashSet<String>) -> Self {
         let operation = if deletes.is_empty() { Operation::Delete } else { Operation::Overwrite };
-        let change = SnapshotChange { added_deletes: deletes, removed_data: removed, ..SnapshotChange::new(operation) };
+        let superseded = match table.metadata().format_version() {
+            FormatVersion::V3 => referenced.clone(),
+            _ => HashSet::new(),
+        };
+        let change =
+            SnapshotChange { added_deletes: deletes, removed_data: removed, superseded, ..SnapshotChange::new(operation) };
         Self {
             start_snapshot_id: table.snapshot().map(|s| s.snapshot_id()),
             producer: SnapshotProducer::new(table, change),
@@ -57,6 +66,15 @@ impl Action for RowDelta {
         if let Some(path) = changes.removed_data.iter().find(|path| self.referenced.contains(*path)) {
             return Err(Error::new(ErrorKind::CommitConflict, "another writer removed a file whose rows were to be deleted")
                 .with_context("file", path.clone()));
+        }
+        if attempt.current.format_version() == FormatVersion::V3 {
+            for (columns, row) in &changes.added_deletes {
+                let path = crate::scan::single_data_file(columns, *row);
+                if let Some(path) = path.filter(|path| self.referenced.contains(*path)) {
+                    let message = "another writer deleted other rows of the same file";
+                    return Err(Error::new(ErrorKind::CommitConflict, message).with_context("file", path.to_string()));
+                }
+            }
         }
         if let Some(filter) = &self.added_rows_conflict {
             for (columns, row) in &changes.added_data {

@@ -6,7 +6,7 @@ use iceberg::TableRequirement;
 use iceberg::spec::{DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, Operation, Snapshot, TableMetadata};
 use tarndb_catalog::{Error, NewFile, Result};
 
-use super::manifest_filter::{self, Filtered};
+use super::manifest_filter::{self, Filtered, Leaving};
 use super::manifest_merge;
 use super::manifest_write::{self, EntryChange};
 use super::summary::SummaryBuilder;
@@ -23,6 +23,8 @@ pub(super) struct SnapshotChange {
     pub(super) added_deletes: Vec<WrittenFile>,
     /// Data files by path. Delete files that are about one of them alone go with it.
     pub(super) removed_data: HashSet<String>,
+    /// Data files, by path, whose own delete files go, because new ones have the same positions in them.
+    pub(super) superseded: HashSet<String>,
 }
 
 impl SnapshotChange {
@@ -33,6 +35,7 @@ impl SnapshotChange {
             added_data_sequence_number: None,
             added_deletes: Vec::new(),
             removed_data: HashSet::new(),
+            superseded: HashSet::new(),
         }
     }
 }
@@ -65,7 +68,7 @@ impl SnapshotProducer {
         Self {
             change,
             snapshot_id: table.env().storage.ids().snapshot_id(),
-            location: format!("{}/metadata", table.location().trim_end_matches('/')),
+            location: table.metadata_folder(),
             attempts: 0,
             sequence_number: 0,
             manifests_named: AtomicU32::new(0),
@@ -108,7 +111,7 @@ impl SnapshotProducer {
             summary.add(&written.file);
         }
         let mut kept = Vec::with_capacity(existing.len());
-        if self.change.removed_data.is_empty() {
+        if self.change.removed_data.is_empty() && self.change.superseded.is_empty() {
             kept = existing;
         } else {
             let mut missing = self.change.removed_data.clone();
@@ -157,7 +160,7 @@ impl SnapshotProducer {
         let sequence_number = metadata.next_sequence_number();
         let uuid = attempt.env.storage.ids().uuid();
         let list_location = format!("{}/snap-{}-{}-{uuid}.avro", self.location, self.snapshot_id, self.attempts);
-        let list = manifest_write::write_list(self.snapshot_id, parent_id, sequence_number, manifests).await?;
+        let (list, next_row_id) = manifest_write::write_list(metadata, self.snapshot_id, parent_id, manifests).await?;
         attempt.files.extend(own.into_iter().map(|own| NewFile { location: own.manifest.manifest_path, content: own.content }));
         attempt.files.push(NewFile { location: list_location.clone(), content: list });
         let now_ms = attempt.env.storage.clock().now_ms();
@@ -168,8 +171,14 @@ impl SnapshotProducer {
             .with_timestamp_ms(now_ms.max(metadata.last_updated_ms()))
             .with_manifest_list(list_location)
             .with_summary(summary.build(self.change.operation.clone()))
-            .with_schema_id(metadata.current_schema_id())
-            .build();
+            .with_schema_id(metadata.current_schema_id());
+        let snapshot = match next_row_id {
+            None => snapshot.build(),
+            Some(next) => {
+                let first = metadata.next_row_id();
+                snapshot.with_row_range(first, next.saturating_sub(first)).build()
+            }
+        };
         attempt
             .requirements
             .push(TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_string(), snapshot_id: parent_id });
@@ -212,8 +221,8 @@ impl SnapshotProducer {
     ) -> Result<Option<&Filtered>> {
         if !self.filtered.contains_key(&manifest.manifest_path) {
             let location = self.manifest_location();
-            let removed = &self.change.removed_data;
-            let made = manifest_filter::filter(attempt.env, metadata, manifest, removed, self.snapshot_id, location).await?;
+            let leaving = Leaving { data: &self.change.removed_data, superseded: &self.change.superseded };
+            let made = manifest_filter::filter(attempt.env, metadata, manifest, leaving, self.snapshot_id, location).await?;
             if let Some(made) = made {
                 self.filtered.insert(manifest.manifest_path.clone(), made);
             }

@@ -1,14 +1,16 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Decimal128Type, Field, SchemaRef, TimeUnit, TimestampNanosecondType};
+use datafusion::common::ScalarValue;
 use tarndb_catalog::{Error, Result};
 
 /// How the columns of a batch find those of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Matching {
-    /// By name; columns that are missing become NULL, columns that the table lacks are an error.
+    /// By name; columns that are missing become their default, which is NULL unless the table says otherwise, columns that the table lacks are an error.
     ByName,
     /// One by one in order.
     ByPosition,
@@ -19,7 +21,12 @@ pub(crate) enum Matching {
 /// # Errors
 /// `InvalidInput`, naming the column, when a column is unknown or missing, a value does not fit, or a NULL stands in a
 /// required column.
-pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef, matching: Matching) -> Result<RecordBatch> {
+pub(crate) fn conform(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+    matching: Matching,
+    defaults: &HashMap<String, ScalarValue>,
+) -> Result<RecordBatch> {
     let names =
         |fields: &arrow::datatypes::Fields| fields.iter().map(|f| format!("`{}`", f.name())).collect::<Vec<_>>().join(", ");
     let columns: Result<Vec<ArrayRef>> = match matching {
@@ -50,6 +57,7 @@ pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef, matching: Matchin
             }
             let of_name = |field: &Field| match batch.column_by_name(field.name()) {
                 Some(array) => column(array, field),
+                None if defaults.contains_key(field.name()) => default_column(defaults, field, batch.num_rows()),
                 None if field.is_nullable() => Ok(new_null_array(field.data_type(), batch.num_rows())),
                 None => Err(Error::invalid_input(format!("the required column `{}` is missing", field.name()))),
             };
@@ -58,6 +66,12 @@ pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef, matching: Matchin
     };
     RecordBatch::try_new(Arc::clone(schema), columns?)
         .map_err(|e| Error::invalid_input(format!("the rows do not fit the table: {e}")).with_source(e))
+}
+
+fn default_column(defaults: &HashMap<String, ScalarValue>, field: &Field, rows: usize) -> Result<ArrayRef> {
+    let value = defaults.get(field.name()).ok_or_else(|| Error::internal("a default is gone"))?;
+    let array = value.cast_to(field.data_type()).and_then(|value| value.to_array_of_size(rows));
+    array.map_err(crate::error::engine_error)
 }
 
 fn column(array: &ArrayRef, field: &Field) -> Result<ArrayRef> {
@@ -212,29 +226,29 @@ mod tests {
     fn values_are_widened_and_never_lost() {
         let table = schema(vec![Field::new("a", DataType::Int64, false)]);
         let fits = batch(vec![("a", Arc::new(Int32Array::from(vec![1, 2])))]);
-        assert_eq!(conform(&fits, &table, Matching::ByName).unwrap().column(0).data_type(), &DataType::Int64);
+        assert_eq!(conform(&fits, &table, Matching::ByName, &HashMap::new()).unwrap().column(0).data_type(), &DataType::Int64);
         let narrow = schema(vec![Field::new("a", DataType::Int32, true)]);
         let large = batch(vec![("a", Arc::new(Int64Array::from(vec![1 << 40])))]);
-        assert!(conform(&large, &narrow, Matching::ByName).unwrap_err().to_string().contains("`a`"));
+        assert!(conform(&large, &narrow, Matching::ByName, &HashMap::new()).unwrap_err().to_string().contains("`a`"));
     }
 
     #[test]
     fn nulls_and_names_are_checked() {
         let table = schema(vec![Field::new("a", DataType::Int64, false), Field::new("b", DataType::Utf8, true)]);
         let nulls = batch(vec![("a", Arc::new(Int64Array::from(vec![None, Some(1)])))]);
-        assert!(conform(&nulls, &table, Matching::ByName).unwrap_err().to_string().contains("NOT NULL"));
+        assert!(conform(&nulls, &table, Matching::ByName, &HashMap::new()).unwrap_err().to_string().contains("NOT NULL"));
         let unknown = batch(vec![("a", Arc::new(Int64Array::from(vec![1]))), ("c", Arc::new(StringArray::from(vec!["x"])))]);
-        assert!(conform(&unknown, &table, Matching::ByName).unwrap_err().to_string().contains("`c`"));
+        assert!(conform(&unknown, &table, Matching::ByName, &HashMap::new()).unwrap_err().to_string().contains("`c`"));
         let missing = batch(vec![("b", Arc::new(StringArray::from(vec!["x"])))]);
-        assert!(conform(&missing, &table, Matching::ByName).unwrap_err().to_string().contains("`a` is missing"));
-        assert!(conform(&missing, &table, Matching::ByPosition).is_err());
+        assert!(conform(&missing, &table, Matching::ByName, &HashMap::new()).unwrap_err().to_string().contains("`a` is missing"));
+        assert!(conform(&missing, &table, Matching::ByPosition, &HashMap::new()).is_err());
     }
 
     #[test]
     fn nanoseconds_pass_only_when_they_are_whole_microseconds() {
         let table = schema(vec![Field::new("t", DataType::Timestamp(TimeUnit::Microsecond, None), true)]);
         let rows = |ns: i64| batch(vec![("t", Arc::new(TimestampNanosecondArray::from(vec![ns])) as ArrayRef)]);
-        assert!(conform(&rows(5_000), &table, Matching::ByName).is_ok());
-        assert!(conform(&rows(5_001), &table, Matching::ByName).is_err());
+        assert!(conform(&rows(5_000), &table, Matching::ByName, &HashMap::new()).is_ok());
+        assert!(conform(&rows(5_001), &table, Matching::ByName, &HashMap::new()).is_err());
     }
 }

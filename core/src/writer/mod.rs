@@ -5,10 +5,11 @@
 //! * [`parquet_properties`]: Parquet settings by table properties.
 //! * [`rolling`]: Parquet files of the target size, with statistics of our own.
 //! * [`column_statistics`]: exact bounds, NULL and NaN counts.
-//! * [`position_delete`]: position delete files, one per data file.
+//! * [`position_delete`]: position delete files, one per data file; [`deletion_vectors`]: what format version 3 has instead.
 
 mod column_statistics;
 mod conform;
+mod deletion_vectors;
 mod parquet_properties;
 mod partition;
 mod position_delete;
@@ -25,6 +26,7 @@ use tarndb_catalog::Result;
 
 pub(crate) use column_statistics::{successor, successor_bytes};
 pub(crate) use conform::{Matching, conform};
+pub(crate) use deletion_vectors::write_deletion_vectors;
 pub(crate) use position_delete::{DeletedRows, write_position_deletes};
 
 use crate::table::Table;

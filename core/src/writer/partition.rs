@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType};
 use arrow::row::{RowConverter, SortField};
 use iceberg::arrow::arrow_primitive_to_literal;
 use iceberg::spec::{Literal, NestedFieldRef, PartitionSpecRef, Struct, StructType, Transform};
@@ -59,7 +59,7 @@ impl PartitionSplitter {
             let column = column_at(batch, path)?;
             values.push(match truncated(transform, &column) {
                 Some(truncated) => truncated,
-                None => function.transform(column)?,
+                None => function.transform(in_microseconds(transform, column)?)?,
             });
         }
         let sort_fields = values.iter().map(|array| SortField::new(array.data_type().clone())).collect();
@@ -102,6 +102,18 @@ impl PartitionSplitter {
     pub(super) fn path(&self, partition: &Struct) -> String {
         let parts = crate::table::partition_parts(&self.spec, &self.partition_type, partition).into_iter();
         parts.map(|(name, value)| format!("{}={}/", folder_name(&name), folder_name(&value))).collect()
+    }
+}
+
+/// Transforms of nanoseconds are those of microseconds, by the specification; `iceberg` takes other hours and hashes.
+fn in_microseconds(transform: &Transform, column: ArrayRef) -> Result<ArrayRef> {
+    match column.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) if *transform != Transform::Identity => {
+            let nanos = column.as_primitive::<TimestampNanosecondType>();
+            let micros = nanos.unary::<_, TimestampMicrosecondType>(|nanos| nanos.div_euclid(1000));
+            Ok(Arc::new(micros.with_timezone_opt(zone.clone())))
+        }
+        _ => Ok(column),
     }
 }
 

@@ -40,7 +40,7 @@ fn delete_schema() -> SchemaRef {
 
 /// Writes one position delete file per data file. When one fails, all are deleted again.
 pub(crate) async fn write_position_deletes(table: &Table, deleted: BTreeMap<String, DeletedRows>) -> Result<Vec<WrittenFile>> {
-    let folder = format!("{}/data", table.location().trim_end_matches('/'));
+    let folder = table.data_folder();
     let named: Vec<(String, String, DeletedRows)> = deleted
         .into_iter()
         .map(|(path, rows)| (format!("{folder}/{}-deletes.parquet", table.env().storage.ids().uuid()), path, rows))

@@ -65,7 +65,7 @@ impl RollingWriter {
             schema,
             spec_id: metadata.default_partition_spec_id(),
             partition,
-            folder: format!("{}/data/{partition_path}", table.location().trim_end_matches('/')),
+            folder: format!("{}/{partition_path}", table.data_folder()),
             target_bytes: properties::get_or(metadata, properties::TARGET_FILE_SIZE_BYTES, 512 * 1024 * 1024)?,
             properties: writer_properties(table)?,
             current: None,

@@ -15,6 +15,10 @@ def connect(
 ) -> Lakehouse:
     """Opens the lake at `location` (a folder, `file:///dir` or `memory://`) and creates it when there is none."""
 
+def read_iceberg(location: str | PathLike[str]) -> Result:
+    """The rows of a table of someone else, without a catalog: `location` is the table's folder or one of its metadata files.
+    Files that were moved with the folder are found."""
+
 class Lakehouse:
     """An open lake. Also a context manager, which closes it."""
 

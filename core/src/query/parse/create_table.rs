@@ -15,6 +15,8 @@ pub(in crate::query) struct CreateTable {
     pub(in crate::query) if_not_exists: bool,
     /// Empty when the query gives them.
     pub(in crate::query) columns: Vec<NestedField>,
+    /// Expressions of `DEFAULT`, by column.
+    pub(in crate::query) defaults: Vec<(String, String)>,
     pub(in crate::query) partition_by: Vec<PartitionField>,
     pub(in crate::query) properties: Vec<(String, String)>,
     pub(in crate::query) query: Option<EngineStatement>,
@@ -33,13 +35,13 @@ pub(super) fn parse(tokens: &mut Tokens) -> Result<CreateTable> {
     if tokens.accept(&["LIKE"]) {
         return Err(Error::unsupported("CREATE TABLE … LIKE is not supported yet"));
     }
-    let mut columns = Vec::new();
+    let (mut columns, mut defaults) = (Vec::new(), Vec::new());
     if tokens.accept_token(&Token::LParen) {
         let mut next_id = 0;
         // Columns are numbered before the fields nested in them, so they are counted first.
         let mut parsed = Vec::new();
         loop {
-            parsed.push(column(tokens, &mut next_id)?);
+            parsed.push(column(tokens, &mut next_id, &mut defaults)?);
             if !tokens.accept_token(&Token::Comma) {
                 break;
             }
@@ -48,7 +50,7 @@ pub(super) fn parse(tokens: &mut Tokens) -> Result<CreateTable> {
         columns = parsed;
     }
     let mut statement =
-        CreateTable { table, if_not_exists, columns, partition_by: Vec::new(), properties: Vec::new(), query: None };
+        CreateTable { table, if_not_exists, columns, defaults, partition_by: Vec::new(), properties: Vec::new(), query: None };
     loop {
         if tokens.accept(&["PARTITIONED", "BY"]) {
             tokens.expect(&Token::LParen)?;
@@ -87,7 +89,7 @@ pub(super) fn parse(tokens: &mut Tokens) -> Result<CreateTable> {
     Ok(statement)
 }
 
-fn column(tokens: &mut Tokens, next_id: &mut i32) -> Result<NestedField> {
+fn column(tokens: &mut Tokens, next_id: &mut i32, defaults: &mut Vec<(String, String)>) -> Result<NestedField> {
     for constraint in ["PRIMARY", "CONSTRAINT", "UNIQUE", "FOREIGN", "CHECK"] {
         if matches!(tokens.peek(1), Some(Token::Word(_) | Token::LParen))
             && tokens.peek(0) == Some(&Token::make_keyword(constraint))
@@ -108,10 +110,7 @@ fn column(tokens: &mut Tokens, next_id: &mut i32) -> Result<NestedField> {
         } else if tokens.accept(&["COMMENT"]) {
             field = field.with_doc(&tokens.string()?);
         } else if tokens.accept(&["DEFAULT"]) {
-            return Err(Error::unsupported(format!(
-                "a DEFAULT, as of column `{}`, needs format version 3, which cannot be written yet",
-                field.name
-            )));
+            defaults.push((field.name.clone(), tokens.expression()?));
         } else if tokens.accept(&["PRIMARY", "KEY"]) || tokens.accept(&["UNIQUE"]) {
             return Err(Error::unsupported(format!(
                 "keys, as of column `{}`, are not supported: Iceberg does not enforce them",
@@ -131,7 +130,7 @@ pub(in crate::query) fn parse_transform(text: &str) -> Result<PartitionField> {
     Ok(field)
 }
 
-fn partition_field(tokens: &mut Tokens) -> Result<PartitionField> {
+pub(super) fn partition_field(tokens: &mut Tokens) -> Result<PartitionField> {
     let name = tokens.word()?;
     if !tokens.accept_token(&Token::LParen) {
         return Ok(PartitionField { column: path(tokens, &name)?, transform: Transform::Identity });
@@ -184,7 +183,7 @@ fn path(tokens: &mut Tokens, first: &sqlparser::ast::Ident) -> Result<String> {
     Ok(name)
 }
 
-fn properties(tokens: &mut Tokens, into: &mut Vec<(String, String)>) -> Result<()> {
+pub(super) fn properties(tokens: &mut Tokens, into: &mut Vec<(String, String)>) -> Result<()> {
     tokens.expect(&Token::LParen)?;
     loop {
         let key = match tokens.peek(0) {

@@ -90,11 +90,10 @@ fn parse_plain(tokens: &mut Tokens, next_id: &mut i32, depth: usize) -> Result<T
             }
             PrimitiveType::Fixed(length)
         }
-        "timestamp_ns" | "timestamptz_ns" | "variant" | "geometry" | "geography" => {
-            return Err(Error::unsupported(format!(
-                "the type {} needs format version 3, which cannot be written yet",
-                name.to_uppercase()
-            )));
+        "timestamp_ns" => PrimitiveType::TimestampNs,
+        "timestamptz_ns" => PrimitiveType::TimestamptzNs,
+        "variant" | "geometry" | "geography" => {
+            return Err(Error::unsupported(format!("the type {} is not supported yet", name.to_uppercase())));
         }
         "array" | "list" => {
             tokens.expect(&Token::Lt)?;

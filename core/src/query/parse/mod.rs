@@ -1,6 +1,7 @@
 //! SQL text to statements. Everything works on sqlparser's tokens, so that comments, quotes and positions in messages are
 //! right; what is not tarndb's own grammar goes to DataFusion's parser.
 
+mod alter_table;
 mod clauses;
 mod create_table;
 mod data_type;
@@ -18,6 +19,7 @@ use sqlparser::ast::{AlterTableOperation, Delete, Insert, ObjectType, Query, Sta
 use sqlparser::dialect::GenericDialect;
 use tarndb_catalog::{Error, Result};
 
+pub(super) use alter_table::{AlterTable, Alteration, ColumnDefinition};
 pub(super) use create_table::{CreateTable, PartitionField, parse_transform};
 pub(super) use exact::number_as_text;
 pub(super) use names::{normalize, table_ident};
@@ -62,6 +64,7 @@ pub(super) enum Statement {
         retain_ms: Option<i64>,
         dry_run: bool,
     },
+    AlterTable(AlterTable),
     ShowNamespaces,
     ShowTables {
         namespace: Option<NamespaceIdent>,
@@ -85,6 +88,9 @@ pub(super) fn parse(sql: &str) -> Result<Statement> {
     }
     if let Some(statement) = own_statement(&mut tokens)? {
         return Ok(statement);
+    }
+    if let Some(statement) = alter_table::parse(&mut tokens)? {
+        return Ok(Statement::AlterTable(statement));
     }
     not_offered::refuse(&tokens)?;
     let statement = engine_statement(tokens)?;
@@ -218,7 +224,7 @@ fn classify(statement: EngineStatement) -> Result<Statement> {
                 clauses::check_alter(&alter)?;
                 Ok(Statement::RenameTable { from, to: target, if_exists: alter.if_exists })
             }
-            _ => unsupported("ALTER TABLE other than RENAME TO"),
+            _ => unsupported("this ALTER TABLE"),
         },
         query @ (SqlStatement::Query(_)
         | SqlStatement::Explain { .. }

@@ -33,10 +33,7 @@ pub(super) fn refuse(tokens: &Tokens) -> Result<()> {
 }
 
 fn alteration(tokens: &mut Tokens) -> Option<&'static str> {
-    const ALTERATIONS: [(&[&str], &str); 12] = [
-        (&["ADD", "PARTITION", "FIELD"], "ALTER TABLE … ADD PARTITION FIELD"),
-        (&["DROP", "PARTITION", "FIELD"], "ALTER TABLE … DROP PARTITION FIELD"),
-        (&["REPLACE", "PARTITION", "FIELD"], "ALTER TABLE … REPLACE PARTITION FIELD"),
+    const ALTERATIONS: [(&[&str], &str); 9] = [
         (&["WRITE"], "ALTER TABLE … WRITE ORDERED BY"),
         (&["CREATE", "BRANCH"], "ALTER TABLE … CREATE BRANCH"),
         (&["CREATE", "OR", "REPLACE"], "ALTER TABLE … CREATE OR REPLACE"),

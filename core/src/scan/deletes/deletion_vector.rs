@@ -25,6 +25,26 @@ pub(super) fn decode(blob: &[u8]) -> Result<RoaringTreemap> {
     bitmap(checked.strip_prefix(&MAGIC).unwrap_or(checked))
 }
 
+/// The blob with these positions.
+///
+/// # Errors
+/// `Unsupported` when it would be longer than its own length can say.
+pub(crate) fn encode(positions: &RoaringTreemap) -> Result<Vec<u8>> {
+    let mut positions = positions.clone();
+    positions.optimize();
+    let mut blob = vec![0; 4];
+    blob.extend_from_slice(&MAGIC);
+    positions.serialize_into(&mut blob).map_err(|e| Error::internal("a bitmap could not be written").with_source(e))?;
+    let checked = blob.get(4..).unwrap_or_default();
+    let length = u32::try_from(checked.len()).map_err(|_| Error::unsupported("a deletion vector of more than 4 GiB"))?;
+    let checksum = crc32fast::hash(checked);
+    if let Some(head) = blob.first_chunk_mut::<4>() {
+        *head = length.to_be_bytes();
+    }
+    blob.extend_from_slice(&checksum.to_be_bytes());
+    Ok(blob)
+}
+
 fn bitmap(bytes: &[u8]) -> Result<RoaringTreemap> {
     RoaringTreemap::deserialize_from(bytes).map_err(|e| damaged("its bitmap cannot be read").with_source(e))
 }
@@ -33,19 +53,10 @@ fn bitmap(bytes: &[u8]) -> Result<RoaringTreemap> {
 mod tests {
     use super::*;
 
-    fn blob(positions: &RoaringTreemap) -> Vec<u8> {
-        let mut checked = MAGIC.to_vec();
-        positions.serialize_into(&mut checked).unwrap();
-        let mut blob = u32::try_from(checked.len()).unwrap().to_be_bytes().to_vec();
-        blob.extend_from_slice(&checked);
-        blob.extend_from_slice(&crc32fast::hash(&checked).to_be_bytes());
-        blob
-    }
-
     #[test]
     fn blobs_are_read_and_checked() {
         let positions: RoaringTreemap = [0, 1, 7, 1 << 33].into_iter().collect();
-        let whole = blob(&positions);
+        let whole = encode(&positions).unwrap();
         assert_eq!(decode(&whole).unwrap(), positions);
         let mut bare = Vec::new();
         positions.serialize_into(&mut bare).unwrap();

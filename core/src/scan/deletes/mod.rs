@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use iceberg::spec::{Literal, ManifestFile, PrimitiveLiteral, Struct};
 
+pub(crate) use deletion_vector::encode as encode_deletion_vector;
 pub(crate) use loader::DeleteLoader;
 pub(super) use selection::{access_plan, selectors};
 
