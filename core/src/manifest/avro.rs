@@ -45,6 +45,13 @@ pub(crate) struct Field {
 /// How an object container file begins.
 const MAGIC: &[u8] = b"Obj\x01";
 
+/// No writer makes manifest blocks of this size; a small file that claims more is an attack.
+const MAX_BLOCK_BYTES: u64 = 1 << 30;
+
+fn too_large() -> Error {
+    damaged("a block is larger than 1 GiB")
+}
+
 fn damaged(what: impl Into<String>) -> Error {
     Error::data_invalid(format!("not a readable Avro file: {}", what.into()))
 }
@@ -128,6 +135,7 @@ pub(crate) struct Container<'a> {
     pub(crate) schema: Schema,
     header: HashMap<&'a str, &'a [u8]>,
     codec: String,
+    deflate: flate2::Decompress,
     sync: [u8; 16],
     rest: &'a [u8],
 }
@@ -140,7 +148,8 @@ impl<'a> Container<'a> {
         let schema: Value = serde_json::from_slice(schema).map_err(|e| damaged("its schema is not JSON").with_source(e))?;
         let codec = header.get("avro.codec").map_or(Cow::Borrowed("null"), |codec| String::from_utf8_lossy(codec)).into_owned();
         let schema = Schema::parse(&schema, &mut HashMap::new(), 0)?;
-        Ok(Self { schema, header, codec, sync, rest: cursor.0 })
+        let deflate = flate2::Decompress::new(false);
+        Ok(Self { schema, header, codec, deflate, sync, rest: cursor.0 })
     }
 
     /// A value of the file's header.
@@ -148,8 +157,12 @@ impl<'a> Container<'a> {
         self.header.get(key).copied()
     }
 
-    /// The next block: how many records it holds, and their bytes. `None` at the end.
-    pub(crate) fn next_block(&mut self) -> Result<Option<(usize, Cow<'a, [u8]>)>> {
+    /// The next block: how many records it holds, and their bytes, which are in `buffer` when they are compressed in the file.
+    /// `None` at the end.
+    pub(crate) fn next_block<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Result<Option<(usize, &'b [u8])>>
+    where
+        'a: 'b,
+    {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -161,39 +174,62 @@ impl<'a> Container<'a> {
             return Err(damaged("a block does not end with the sync marker"));
         }
         self.rest = cursor.0;
-        Ok(Some((count, self.inflate(data)?)))
+        if self.codec == "null" {
+            return Ok(Some((count, data)));
+        }
+        self.inflate(data, buffer)?;
+        Ok(Some((count, buffer)))
     }
 
-    fn inflate(&self, data: &'a [u8]) -> Result<Cow<'a, [u8]>> {
-        /// No writer makes manifest blocks of this size; a small file that claims more is an attack.
-        const LIMIT: u64 = 1 << 30;
-        let read = |reader: &mut dyn Read| -> Result<Cow<'a, [u8]>> {
-            let mut out = Vec::new();
-            reader.take(LIMIT + 1).read_to_end(&mut out).map_err(|e| damaged("a block cannot be decompressed").with_source(e))?;
-            if out.len() as u64 > LIMIT {
-                return Err(damaged("a block is larger than 1 GiB"));
-            }
-            Ok(Cow::Owned(out))
-        };
+    fn inflate(&mut self, data: &[u8], buffer: &mut Vec<u8>) -> Result<()> {
+        buffer.clear();
         match self.codec.as_str() {
-            "null" => Ok(Cow::Borrowed(data)),
-            "deflate" => read(&mut flate2::read::DeflateDecoder::new(data)),
+            "deflate" => return self.inflate_raw(data, buffer),
             "zstandard" => {
-                let mut decoder =
+                let decoder =
                     zstd::stream::read::Decoder::new(data).map_err(|e| damaged("a block is not zstandard").with_source(e))?;
-                read(&mut decoder)
+                let read = decoder.take(MAX_BLOCK_BYTES + 1).read_to_end(buffer);
+                read.map_err(|e| damaged("a block cannot be decompressed").with_source(e))?;
             }
             "snappy" => {
                 let (body, crc) = data.split_last_chunk::<4>().ok_or_else(|| damaged("a snappy block is truncated"))?;
-                let out = snap::raw::Decoder::new()
-                    .decompress_vec(body)
-                    .map_err(|e| damaged("a block is not snappy").with_source(e))?;
-                if crc32fast::hash(&out) != u32::from_be_bytes(*crc) {
+                let length = snap::raw::decompress_len(body).map_err(|e| damaged("a block is not snappy").with_source(e))?;
+                if length as u64 > MAX_BLOCK_BYTES {
+                    return Err(too_large());
+                }
+                buffer.resize(length, 0);
+                let written = snap::raw::Decoder::new().decompress(body, buffer);
+                buffer.truncate(written.map_err(|e| damaged("a block is not snappy").with_source(e))?);
+                if crc32fast::hash(buffer) != u32::from_be_bytes(*crc) {
                     return Err(damaged("the checksum of a block is wrong"));
                 }
-                Ok(Cow::Owned(out))
             }
-            codec => Err(Error::unsupported(format!("Avro codec `{codec}` is not supported"))),
+            codec => return Err(Error::unsupported(format!("Avro codec `{codec}` is not supported"))),
+        }
+        if buffer.len() as u64 > MAX_BLOCK_BYTES { Err(too_large()) } else { Ok(()) }
+    }
+
+    /// Inflates with one state for all blocks: some writers make a block of every entry.
+    fn inflate_raw(&mut self, data: &[u8], buffer: &mut Vec<u8>) -> Result<()> {
+        self.deflate.reset(false);
+        let mut read = 0;
+        loop {
+            // Grows as the content does: what a block claims of its length is not believed.
+            buffer.reserve((2 * data.len()).max(buffer.len()).max(1024));
+            let before = (self.deflate.total_in(), buffer.len());
+            let rest = data.get(read..).unwrap_or_default();
+            let status = self.deflate.decompress_vec(rest, buffer, flate2::FlushDecompress::Finish);
+            let status = status.map_err(|e| damaged("a block cannot be decompressed").with_source(e))?;
+            read = usize::try_from(self.deflate.total_in()).map_err(|_| too_large())?;
+            if buffer.len() as u64 > MAX_BLOCK_BYTES {
+                return Err(too_large());
+            }
+            if status == flate2::Status::StreamEnd {
+                return Ok(());
+            }
+            if before == (self.deflate.total_in(), buffer.len()) && buffer.len() < buffer.capacity() {
+                return Err(damaged("a compressed block is truncated"));
+            }
         }
     }
 }

@@ -125,7 +125,9 @@ impl ManifestCache {
         }
         let bytes = self.storage.read(path).await.map_err(|e| unreadable("manifest", path, e))?;
         let inherited = Inherited::from(file);
-        let decoded = tokio::task::spawn_blocking(move || ManifestColumns::decode(&bytes, inherited)).await;
+        // On a worker and not on one of the many threads for blocking calls: each thread has memory of its own, and fresh
+        // memory costs more than the decoding.
+        let decoded = tokio::spawn(async move { ManifestColumns::decode(&bytes, inherited) }).await;
         let columns = decoded
             .map_err(|e| Error::internal("decoding a manifest stopped").with_source(e))?
             .map_err(|e| unreadable("manifest", path, e))?;

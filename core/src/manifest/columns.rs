@@ -129,7 +129,15 @@ pub(crate) enum Count {
 #[derive(Debug)]
 pub(crate) struct ManifestColumns {
     entries: Vec<Entry>,
-    stats: HashMap<i32, ColumnStats>,
+    stats: Vec<ColumnStats>,
+    /// The field id of each of `stats`.
+    ids: Vec<i32>,
+    /// Where the statistics of a column are, by field id.
+    places: HashMap<i32, usize>,
+    /// The column that was looked up last: entries name their columns in one order.
+    last: Option<(i32, usize)>,
+    /// How many entries there will be, as far as is known while decoding.
+    expected: usize,
     arena: Vec<u8>,
 }
 
@@ -139,11 +147,19 @@ pub(crate) struct Inherited {
     pub(crate) snapshot_id: i64,
     pub(crate) sequence_number: i64,
     pub(crate) first_row_id: Option<u64>,
+    /// How many entries the manifest is said to have.
+    pub(crate) count: usize,
 }
 
 impl From<&ManifestFile> for Inherited {
     fn from(file: &ManifestFile) -> Self {
-        Self { snapshot_id: file.added_snapshot_id, sequence_number: file.sequence_number, first_row_id: file.first_row_id }
+        let counts = [file.added_files_count, file.existing_files_count, file.deleted_files_count];
+        Self {
+            snapshot_id: file.added_snapshot_id,
+            sequence_number: file.sequence_number,
+            first_row_id: file.first_row_id,
+            count: counts.into_iter().flatten().map(|count| count as usize).sum(),
+        }
     }
 }
 
@@ -174,17 +190,17 @@ impl ManifestColumns {
 
     /// The serialized lower bound of a column in the file of entry `row`.
     pub(crate) fn lower(&self, field_id: i32, row: usize) -> Option<&[u8]> {
-        self.bound(self.stats.get(&field_id)?.lower.get(row))
+        self.bound(self.of(field_id)?.lower.get(row))
     }
 
     /// The serialized upper bound of a column in the file of entry `row`.
     pub(crate) fn upper(&self, field_id: i32, row: usize) -> Option<&[u8]> {
-        self.bound(self.stats.get(&field_id)?.upper.get(row))
+        self.bound(self.of(field_id)?.upper.get(row))
     }
 
     /// A count of a column in the file of entry `row`, where the writer gives it.
     pub(crate) fn count(&self, which: Count, field_id: i32, row: usize) -> Option<u64> {
-        let stats = self.stats.get(&field_id)?;
+        let stats = self.of(field_id)?;
         let counts = match which {
             Count::Values => &stats.values,
             Count::Nulls => &stats.nulls,
@@ -201,9 +217,20 @@ impl ManifestColumns {
         let Schema::Record(fields) = container.schema.clone() else {
             return Err(Error::data_invalid("a manifest's schema is not a record"));
         };
-        let mut columns = Self { entries: Vec::new(), stats: HashMap::new(), arena: Vec::new() };
-        while let Some((count, block)) = container.next_block()? {
-            let mut cursor = Cursor(&block);
+        // What is claimed is not believed: each entry takes some bytes.
+        let expected = inherited.count.min(bytes.len() / 16);
+        let mut columns = Self {
+            entries: Vec::with_capacity(expected),
+            stats: Vec::new(),
+            ids: Vec::new(),
+            places: HashMap::new(),
+            last: None,
+            expected,
+            arena: Vec::new(),
+        };
+        let mut buffer = Vec::new();
+        while let Some((count, block)) = container.next_block(&mut buffer)? {
+            let mut cursor = Cursor(block);
             for _ in 0..count {
                 columns.decode_entry(&mut cursor, &fields, inherited)?;
             }
@@ -302,12 +329,32 @@ impl ManifestColumns {
         Ok(entry)
     }
 
+    fn of(&self, field_id: i32) -> Option<&ColumnStats> {
+        self.stats.get(*self.places.get(&field_id)?)
+    }
+
+    /// The statistics of a column. Most entries name the columns in the order in which the first one did.
     fn stats_of(&mut self, field_id: i32) -> &mut ColumnStats {
-        self.stats.entry(field_id).or_default()
+        let next = self.last.map_or(0, |(_, place)| place + 1);
+        let place = if let Some((_, place)) = self.last.filter(|(last, _)| *last == field_id) {
+            place
+        } else if self.ids.get(next) == Some(&field_id) {
+            next
+        } else {
+            let new = self.stats.len();
+            let place = *self.places.entry(field_id).or_insert(new);
+            if place == new {
+                self.stats.push(ColumnStats::default());
+                self.ids.push(field_id);
+            }
+            place
+        };
+        self.last = Some((field_id, place));
+        &mut self.stats[place]
     }
 
     fn decode_counts(&mut self, cursor: &mut Cursor<'_>, schema: &Schema, which: Count) -> Result<()> {
-        let row = self.entries.len();
+        let (row, expected) = (self.entries.len(), self.expected);
         int_map(cursor, schema, |cursor, value, field_id| {
             let count = long(cursor, value)?.unwrap_or(-1);
             let stats = self.stats_of(field_id);
@@ -316,6 +363,7 @@ impl ManifestColumns {
                 Count::Nulls => &mut stats.nulls,
                 Count::Nans => &mut stats.nans,
             };
+            counts.reserve(if counts.is_empty() { expected } else { 0 });
             counts.resize(row, -1);
             counts.push(count);
             Ok(())
@@ -323,7 +371,7 @@ impl ManifestColumns {
     }
 
     fn decode_bounds(&mut self, cursor: &mut Cursor<'_>, schema: &Schema, lower: bool) -> Result<()> {
-        let row = self.entries.len();
+        let (row, expected) = (self.entries.len(), self.expected);
         int_map(cursor, schema, |cursor, value, field_id| {
             let bytes = match cursor.branch(value)? {
                 Schema::Bytes(_) => cursor.bytes()?,
@@ -337,6 +385,7 @@ impl ManifestColumns {
             self.arena.extend_from_slice(bytes);
             let stats = self.stats_of(field_id);
             let bounds = if lower { &mut stats.lower } else { &mut stats.upper };
+            bounds.reserve(if bounds.is_empty() { expected } else { 0 });
             bounds.resize(row, ABSENT);
             bounds.push(slice);
             Ok(())
@@ -357,7 +406,7 @@ impl ManifestColumns {
     /// Brings every column to the number of entries.
     fn pad(&mut self) {
         let rows = self.entries.len();
-        for stats in self.stats.values_mut() {
+        for stats in &mut self.stats {
             stats.lower.resize(rows, ABSENT);
             stats.upper.resize(rows, ABSENT);
             for counts in [&mut stats.nulls, &mut stats.values, &mut stats.nans] {

@@ -29,8 +29,9 @@ pub(super) fn decode(content: &[u8], line: &ManifestFile, metadata: &TableMetada
     let decoder = Decoder { metadata, line, inherited: Inherited::from(line) };
     let mut next_row_id = line.first_row_id.and_then(|id| i64::try_from(id).ok());
     let mut entries = Vec::new();
-    while let Some((count, block)) = container.next_block()? {
-        let mut cursor = Cursor(&block);
+    let mut buffer = Vec::new();
+    while let Some((count, block)) = container.next_block(&mut buffer)? {
+        let mut cursor = Cursor(block);
         for _ in 0..count {
             entries.push(decoder.entry(&mut cursor, &fields, &mut next_row_id)?);
         }

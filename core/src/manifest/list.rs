@@ -12,8 +12,9 @@ pub(super) fn decode(content: &[u8]) -> Result<Vec<ManifestFile>> {
         return Err(Error::data_invalid("a manifest list's schema is not a record"));
     };
     let mut lines = Vec::new();
-    while let Some((count, block)) = container.next_block()? {
-        let mut cursor = Cursor(&block);
+    let mut buffer = Vec::new();
+    while let Some((count, block)) = container.next_block(&mut buffer)? {
+        let mut cursor = Cursor(block);
         for _ in 0..count {
             lines.push(line(&mut cursor, &fields)?);
         }
