@@ -1,6 +1,6 @@
 """Planning one file out of very many: a table of MANIFESTS manifests with 1,000 data files each, of which a query for one id
 needs one. tarndb, DuckDB and PyIceberg alternate in one run, each in a process of its own; cold is the first query of a
-process (the disk's cache is warm), warm the median of those that follow. Only the data file that is needed exists.
+process (what is imported once is, and the disk's cache is warm), warm the median of those that follow. Only the data file that is needed exists.
 
   python planning.py --folder DIR [--manifests 100] [--columns 4] [--rounds 3] [--without-pyiceberg]
 """
@@ -58,6 +58,7 @@ import tarndb
 lake = tarndb.connect(folder)
 def query():
     return lake.sql(f"SELECT c1 FROM t WHERE id = {wanted}").fetchall()
+lake.sql("SELECT 1").fetchall()
 """
 DUCKDB = """
 import duckdb, duckdb_extensions
@@ -67,6 +68,7 @@ for extension in ("avro", "iceberg"):
     connection.load_extension(extension)
 def query():
     return connection.sql(f"SELECT c1 FROM iceberg_scan('{metadata}') WHERE id = {wanted}").fetchall()
+connection.sql("SELECT 1").fetchall()
 """
 PYICEBERG = """
 from pyiceberg.catalog.sql import SqlCatalog

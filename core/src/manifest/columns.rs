@@ -141,6 +141,37 @@ pub(crate) struct ManifestColumns {
     arena: Vec<u8>,
 }
 
+/// The statistics of one column in the files of a manifest, by the rows of their entries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ColumnView<'a> {
+    stats: &'a ColumnStats,
+    arena: &'a [u8],
+}
+
+impl<'a> ColumnView<'a> {
+    fn bound(&self, slice: Option<&Slice>) -> Option<&'a [u8]> {
+        let slice = slice.filter(|slice| slice.len != u32::MAX)?;
+        self.arena.get(slice.start as usize..)?.get(..slice.len as usize)
+    }
+
+    pub(crate) fn lower(&self, row: usize) -> Option<&'a [u8]> {
+        self.bound(self.stats.lower.get(row))
+    }
+
+    pub(crate) fn upper(&self, row: usize) -> Option<&'a [u8]> {
+        self.bound(self.stats.upper.get(row))
+    }
+
+    pub(crate) fn count(&self, which: Count, row: usize) -> Option<u64> {
+        let counts = match which {
+            Count::Values => &self.stats.values,
+            Count::Nulls => &self.stats.nulls,
+            Count::Nans => &self.stats.nans,
+        };
+        counts.get(row).and_then(|n| u64::try_from(*n).ok())
+    }
+}
+
 /// What entries inherit from their line in the manifest list.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Inherited {
@@ -183,30 +214,24 @@ impl ManifestColumns {
         entries + stats + self.arena.len()
     }
 
-    fn bound(&self, slice: Option<&Slice>) -> Option<&[u8]> {
-        let slice = slice.filter(|slice| slice.len != u32::MAX)?;
-        self.arena.get(slice.start as usize..)?.get(..slice.len as usize)
+    /// The statistics of a column, where any file has some.
+    pub(crate) fn column(&self, field_id: i32) -> Option<ColumnView<'_>> {
+        Some(ColumnView { stats: self.stats.get(*self.places.get(&field_id)?)?, arena: &self.arena })
     }
 
     /// The serialized lower bound of a column in the file of entry `row`.
     pub(crate) fn lower(&self, field_id: i32, row: usize) -> Option<&[u8]> {
-        self.bound(self.of(field_id)?.lower.get(row))
+        self.column(field_id)?.lower(row)
     }
 
     /// The serialized upper bound of a column in the file of entry `row`.
     pub(crate) fn upper(&self, field_id: i32, row: usize) -> Option<&[u8]> {
-        self.bound(self.of(field_id)?.upper.get(row))
+        self.column(field_id)?.upper(row)
     }
 
     /// A count of a column in the file of entry `row`, where the writer gives it.
     pub(crate) fn count(&self, which: Count, field_id: i32, row: usize) -> Option<u64> {
-        let stats = self.of(field_id)?;
-        let counts = match which {
-            Count::Values => &stats.values,
-            Count::Nulls => &stats.nulls,
-            Count::Nans => &stats.nans,
-        };
-        counts.get(row).and_then(|n| u64::try_from(*n).ok())
+        self.column(field_id)?.count(which, row)
     }
 
     /// Decodes a manifest file.
@@ -327,10 +352,6 @@ impl ManifestColumns {
             return Err(Error::data_invalid("a manifest entry has no `file_path`"));
         }
         Ok(entry)
-    }
-
-    fn of(&self, field_id: i32) -> Option<&ColumnStats> {
-        self.stats.get(*self.places.get(&field_id)?)
     }
 
     /// The statistics of a column. Most entries name the columns in the order in which the first one did.

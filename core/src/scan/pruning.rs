@@ -23,6 +23,10 @@ use crate::error::engine_error;
 use crate::manifest::{Count, ManifestColumns};
 use crate::table::schema_for_spec;
 
+/// Up to how many values of an `IN` DataFusion compares each with the bounds; of more it asks for [`PruningStatistics::contained`]
+/// alone.
+const VALUES_IN_PREDICATE: usize = 20;
+
 /// Decides which manifests and files can hold rows that a filter keeps. In doubt it keeps.
 #[derive(Debug)]
 pub(crate) struct Pruner {
@@ -220,14 +224,16 @@ impl FileStatistics<'_> {
 
     fn values(&self, column: &Column, end: End) -> Option<ArrayRef> {
         let (id, data_type) = self.pruner.column(column)?;
+        let statistics = self.columns.column(id);
         let bound = |row: &usize| {
+            let statistics = statistics.as_ref()?;
             // Bounds of floats leave NaN out, which the engine orders above everything.
-            if is_float(data_type) && self.columns.count(Count::Nans, id, *row) != Some(0) {
+            if is_float(data_type) && statistics.count(Count::Nans, *row) != Some(0) {
                 return None;
             }
             match end {
-                End::Lower => self.columns.lower(id, *row),
-                End::Upper => self.columns.upper(id, *row),
+                End::Lower => statistics.lower(*row),
+                End::Upper => statistics.upper(*row),
             }
         };
         let of_column = bounds::array(data_type, end, self.rows.iter().map(bound));
@@ -256,8 +262,9 @@ impl PruningStatistics for FileStatistics<'_> {
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
         let (id, _) = self.pruner.column(column)?;
         let fields: Vec<&PartitionField> = self.fields.iter().filter(|f| f.source_id == id).collect();
+        let statistics = self.columns.column(id);
         let counts = self.rows.iter().map(|row| {
-            self.columns.count(Count::Nulls, id, *row).or_else(|| {
+            statistics.as_ref().and_then(|statistics| statistics.count(Count::Nulls, *row)).or_else(|| {
                 // Every transform but void maps NULL, and nothing else, to NULL.
                 let known = fields.iter().find(|f| !matches!(f.transform, Transform::Void | Transform::Unknown))?;
                 match self.partition_value(known, *row)? {
@@ -277,7 +284,6 @@ impl PruningStatistics for FileStatistics<'_> {
     #[allow(clippy::mutable_key_type)] // the trait's own signature
     fn contained(&self, column: &Column, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
         let (id, data_type) = self.pruner.column(column)?;
-        let (lowers, uppers) = (self.min_values(column), self.max_values(column));
         let values = typed(values, data_type)?;
         let buckets: Vec<(&PartitionField, HashSet<i32>)> = self
             .fields
@@ -285,6 +291,11 @@ impl PruningStatistics for FileStatistics<'_> {
             .filter(|field| field.source_id == id)
             .filter_map(|field| Some((field, bucket_numbers(field, &values)?)))
             .collect();
+        // Few values are compared with the bounds by the predicate itself.
+        if buckets.is_empty() && values.len() <= VALUES_IN_PREDICATE {
+            return None;
+        }
+        let (lowers, uppers) = (self.min_values(column), self.max_values(column));
         let outside = |index: usize, row: usize| -> Option<bool> {
             for (field, numbers) in &buckets {
                 if let Some(Some(PrimitiveLiteral::Int(bucket))) = self.partition_value(field, row)

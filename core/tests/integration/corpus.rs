@@ -20,10 +20,10 @@ use uuid::Uuid;
 use crate::rows;
 
 /// The tables, unpacked: they lie elsewhere than they were made.
-struct Corpus(TempDir);
+pub(crate) struct Corpus(TempDir);
 
 impl Corpus {
-    fn unpack() -> Self {
+    pub(crate) fn unpack() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/tables.tar.zst");
         let file = std::fs::File::open(archive).unwrap();
@@ -32,7 +32,7 @@ impl Corpus {
     }
 
     /// The folders of all states, sorted by name.
-    fn states(&self) -> Vec<PathBuf> {
+    pub(crate) fn states(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.0.path()).unwrap();
         let mut states: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
         states.sort();

@@ -7,6 +7,7 @@ mod damage;
 mod deep;
 mod faults;
 mod manifests;
+mod mutations;
 mod renames;
 mod scans;
 mod slt;

@@ -1,0 +1,110 @@
+//! Files of foreign tables with some bytes changed: whatever a file holds, reading it ends in rows or in an error that is
+//! about the file, and never in a panic.
+
+use std::path::{Path, PathBuf};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tarndb_core::{ErrorKind, Lakehouse, Result};
+
+use crate::corpus::Corpus;
+use crate::rows;
+
+/// Tables that have, between them, every kind of file.
+const STATES: [&str; 6] = [
+    "spark_v3_deletes_file_part",
+    "spark_v2_deletes_partition_flat",
+    "spark_eq_several_sets",
+    "spark_hive_files",
+    "spark_gzip",
+    "pyiceberg_v1_specs",
+];
+
+/// Changed files of each table.
+const MUTATIONS: usize = 60;
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+fn mutate(random: &mut StdRng, bytes: &[u8]) -> Vec<u8> {
+    let mut changed = bytes.to_vec();
+    for _ in 0..random.random_range(1..4) {
+        if changed.is_empty() {
+            break;
+        }
+        // Headers and footers are where a byte means most.
+        let length = changed.len();
+        let at = match random.random_range(0..4) {
+            0 => random.random_range(0..length.min(64)),
+            1 => length - 1 - random.random_range(0..length.min(512)),
+            _ => random.random_range(0..length),
+        };
+        match random.random_range(0..6) {
+            0 => changed[at] ^= 1 << random.random_range(0..8),
+            1 => changed[at] = [0, 1, 0x7f, 0x80, 0xff][random.random_range(0..5)],
+            2 => changed.truncate(at),
+            3 => changed.insert(at, random.random()),
+            4 => {
+                let end = (at + random.random_range(1..64)).min(length);
+                let piece = changed[at..end].to_vec();
+                changed.splice(at..at, piece);
+            }
+            _ => {
+                // A number of a JSON file becomes another.
+                let digits = changed.iter().enumerate().filter(|(_, byte)| byte.is_ascii_digit()).map(|(index, _)| index);
+                let digits: Vec<usize> = digits.collect();
+                if let Some(index) = digits.get(random.random_range(0..digits.len().max(1))) {
+                    let new = [&b"-1"[..], b"9999999999", b"null", b"\"x\"", b"0"][random.random_range(0..5)];
+                    changed.splice(*index..=*index, new.iter().copied());
+                }
+            }
+        }
+    }
+    changed
+}
+
+async fn read(lake: &Lakehouse, folder: &Path) -> Result<usize> {
+    let found = rows(lake, &format!("SELECT * FROM iceberg_scan('{}')", folder.display())).await?;
+    Ok(found.iter().map(|batch| batch.num_rows()).sum())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_files_are_errors_or_rows() {
+    let corpus = Corpus::unpack();
+    let mut panicked = Vec::new();
+    for (seed, state) in STATES.iter().enumerate() {
+        let mut random = StdRng::seed_from_u64(seed as u64);
+        let folder = corpus.states().into_iter().find(|path| path.ends_with(state)).unwrap().join("table");
+        let lake = tarndb_core::connect("memory://").await.unwrap();
+        assert!(read(&lake, &folder).await.unwrap() > 0, "{state}");
+        let all = files(&folder);
+        // Few kinds of file make up most of a table; each kind gets its share.
+        let kinds = [".metadata.json", "snap-", "-m", ".puffin", ".parquet"];
+        for number in 0..MUTATIONS {
+            let kind = kinds[number % kinds.len()];
+            let of_kind: Vec<&PathBuf> = all.iter().filter(|path| path.to_str().unwrap().contains(kind)).collect();
+            if of_kind.is_empty() {
+                continue;
+            }
+            let path = of_kind[random.random_range(0..of_kind.len())];
+            let original = std::fs::read(path).unwrap();
+            std::fs::write(path, mutate(&mut random, &original)).unwrap();
+            // A lake of its own, for files are cached by their names.
+            let lake = tarndb_core::connect("memory://").await.unwrap();
+            if let Err(error) = read(&lake, &folder).await
+                && error.kind() == ErrorKind::Internal
+            {
+                panicked.push(format!("{state}, mutation {number} of {}: {error:?}", path.display()));
+            }
+            std::fs::write(path, original).unwrap();
+        }
+    }
+    assert!(panicked.is_empty(), "{}", panicked.join("\n"));
+}
