@@ -109,7 +109,7 @@ async fn rewrite_once(
     let sizes = Sizes::new(table, options)?;
     let schema = engine_schema(table.schema())?;
     let pruner = Pruner::new(Arc::clone(table.schema()), schema, filters)?;
-    let (tasks, _) = plan(table, &pruner).await?;
+    let (tasks, _) = plan(table, &pruner, None).await?;
     let plain = table.arrow_schema()?;
     let read = ReadSchema::new(table, Arc::clone(&plain), plain)?;
     let deletes = Arc::new(Deletes::new(table, &read, tasks.iter())?);

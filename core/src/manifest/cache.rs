@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
 use tarndb_catalog::{Error, ErrorKind, Result, Storage, inline_manifests};
 
@@ -146,14 +146,19 @@ impl ManifestCache {
 
     /// Decoded manifests in the order given, read concurrently.
     pub(crate) async fn manifests(&self, files: Vec<ManifestFile>) -> Result<Vec<(ManifestFile, Arc<ManifestColumns>)>> {
-        stream::iter(files)
-            .map(|file| async move {
-                let columns = self.manifest(&file).await?;
-                Ok::<_, Error>((file, columns))
-            })
-            .buffered(READ_CONCURRENCY)
-            .try_collect()
-            .await
+        self.stream(files).try_collect().await
+    }
+
+    /// The same, one after the other: who stops asking reads no more of them than are under way.
+    pub(crate) fn stream(
+        &self,
+        files: Vec<ManifestFile>,
+    ) -> impl Stream<Item = Result<(ManifestFile, Arc<ManifestColumns>)>> + '_ {
+        let read = move |file: ManifestFile| async move {
+            let columns = self.manifest(&file).await?;
+            Ok::<_, Error>((file, columns))
+        };
+        stream::iter(files).map(read).buffered(READ_CONCURRENCY)
     }
 }
 

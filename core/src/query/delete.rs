@@ -199,7 +199,7 @@ async fn whole_files(lake: &Lakehouse, table: &Table, condition: Option<&Conditi
     let schema = engine_schema(table.schema())?;
     let pruner = |filters: &[_]| Pruner::new(Arc::clone(table.schema()), Arc::clone(&schema), filters);
     let Some(condition) = condition else {
-        let all = plan_scan(table, &pruner(&[])?).await?.0;
+        let all = plan_scan(table, &pruner(&[])?, None).await?.0;
         return Ok(all);
     };
     let Condition::OverColumns(expr) = condition else {
@@ -215,8 +215,8 @@ async fn whole_files(lake: &Lakehouse, table: &Table, condition: Option<&Conditi
     let negated = simplifier.simplify(coerced).map_err(engine_error)?;
     let negated = context.create_physical_expr(negated, &columns_schema).map_err(engine_error)?;
     let matching = context.create_physical_expr(expr.clone(), &columns_schema).map_err(engine_error)?;
-    let (all, _) = plan_scan(table, &pruner(&[matching])?).await?;
-    let (rest, _) = plan_scan(table, &pruner(&[negated])?).await?;
+    let (all, _) = plan_scan(table, &pruner(&[matching])?, None).await?;
+    let (rest, _) = plan_scan(table, &pruner(&[negated])?, None).await?;
     let rest: HashSet<String> = rest.into_iter().map(|task| task.path).collect();
     let no_nulls = |task: &ScanTask| columns.iter().all(|id| task.columns.count(Count::Nulls, *id, task.row) == Some(0));
     // How many rows equality deletes have left is known only by reading them.
@@ -297,7 +297,7 @@ async fn commit(
     let is_v3 = table.metadata().format_version() == FormatVersion::V3;
     if !found.is_empty() {
         let schema = engine_schema(table.schema())?;
-        let (tasks, _) = plan_scan(table, &Pruner::new(Arc::clone(table.schema()), schema, &[])?).await?;
+        let (tasks, _) = plan_scan(table, &Pruner::new(Arc::clone(table.schema()), schema, &[])?, None).await?;
         let mut tasks: BTreeMap<String, ScanTask> = tasks.into_iter().map(|task| (task.path.clone(), task)).collect();
         for (path, positions) in found {
             let task = tasks.remove(&path).ok_or_else(|| Error::internal("a DELETE found rows in an unknown file"))?;

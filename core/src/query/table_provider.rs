@@ -38,30 +38,20 @@ impl IcebergTableProvider {
     }
 }
 
-/// The files of `table` that can hold rows for which `filters` over its `schema` hold.
+/// The files of `table` that can hold rows for which `filters` over its `schema` hold; as many as have `rows` rows, if that
+/// is given.
 async fn planned(
     session: &dyn Session,
     table: &Table,
     schema: &SchemaRef,
     filters: &[Expr],
+    rows: Option<u64>,
 ) -> EngineResult<(Vec<ScanTask>, PlanCounts)> {
     let columns = DFSchema::try_from(Arc::clone(schema))?;
     let physical: EngineResult<Vec<Arc<dyn PhysicalExpr>>> =
         filters.iter().map(|filter| session.create_physical_expr(filter.clone(), &columns)).collect();
     let pruner = Pruner::new(Arc::clone(table.schema()), Arc::clone(schema), &physical?).map_err(to_engine_error)?;
-    plan(table, &pruner).await.map_err(to_engine_error)
-}
-
-/// The first files that are sure to have `limit` rows.
-fn limited(tasks: Vec<ScanTask>, limit: usize) -> Vec<ScanTask> {
-    let mut rows = 0;
-    let enough = tasks.iter().position(|task| {
-        if task.is_whole() {
-            rows += task.record_count;
-        }
-        rows >= limit as u64
-    });
-    tasks.into_iter().take(enough.map_or(usize::MAX, |last| last + 1)).collect()
+    plan(table, &pruner, rows).await.map_err(to_engine_error)
 }
 
 #[async_trait]
@@ -90,10 +80,8 @@ impl TableProvider for IcebergTableProvider {
         limit: Option<usize>,
     ) -> EngineResult<Arc<dyn ExecutionPlan>> {
         self.table.check_columns(projection.map(Vec::as_slice)).map_err(to_engine_error)?;
-        let (mut tasks, counts) = planned(session, &self.table, &self.schema, filters).await?;
-        if let Some(limit) = limit.filter(|_| filters.is_empty()) {
-            tasks = limited(tasks, limit);
-        }
+        let rows = limit.filter(|_| filters.is_empty()).map(|limit| limit as u64);
+        let (tasks, counts) = planned(session, &self.table, &self.schema, filters, rows).await?;
         let request = ScanRequest {
             table: &self.table,
             schema: Arc::clone(&self.schema),
@@ -155,7 +143,7 @@ impl TableProvider for PositionTableProvider {
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> EngineResult<Arc<dyn ExecutionPlan>> {
-        let (mut tasks, _) = planned(session, &self.table, &self.schema, filters).await?;
+        let (mut tasks, _) = planned(session, &self.table, &self.schema, filters, None).await?;
         {
             let skip = self.skip.lock().unwrap_or_else(PoisonError::into_inner);
             tasks.retain(|task| !skip.contains(&task.path));

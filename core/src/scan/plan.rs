@@ -1,5 +1,7 @@
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use iceberg::spec::{ManifestContentType, Struct};
 use tarndb_catalog::{Error, Result};
 
@@ -47,15 +49,17 @@ pub(crate) struct PlanCounts {
     pub(crate) files_pruned: usize,
 }
 
-/// The data files of the table's snapshot that the pruner keeps, in the order of the manifests.
+/// The data files of the table's snapshot that the pruner keeps, in the order of the manifests. Manifests are read as they
+/// are needed: with `rows`, only until the files are sure to have so many. What planning holds in memory grows with the
+/// files that are kept, and not with those that there are.
 ///
 /// # Errors
 /// `DataInvalid` for missing or damaged metadata, `Unsupported` for files that cannot be read.
-pub(crate) async fn plan(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, PlanCounts)> {
-    plan_inner(table, pruner).await.map_err(|e| e.with_context("table", table.ident().to_string()))
+pub(crate) async fn plan(table: &Table, pruner: &Pruner, rows: Option<u64>) -> Result<(Vec<ScanTask>, PlanCounts)> {
+    plan_inner(table, pruner, rows).await.map_err(|e| e.with_context("table", table.ident().to_string()))
 }
 
-async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, PlanCounts)> {
+async fn plan_inner(table: &Table, pruner: &Pruner, rows: Option<u64>) -> Result<(Vec<ScanTask>, PlanCounts)> {
     let mut counts = PlanCounts::default();
     let Some(snapshot) = table.snapshot() else {
         return Ok((Vec::new(), counts));
@@ -70,12 +74,15 @@ async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, Pl
     counts.manifests_pruned = counts.manifests - data.len();
 
     let mut index = DeleteIndex::default();
-    for (manifest, columns) in manifests.manifests(deletes).await? {
+    let mut deletes = pin!(manifests.stream(deletes));
+    while let Some((manifest, columns)) = deletes.try_next().await? {
         index.add(&manifest, &columns);
     }
     let index = index.build();
     let mut tasks = Vec::new();
-    for (manifest, columns) in manifests.manifests(data).await? {
+    let mut sure_rows = 0_u64;
+    let mut data = pin!(manifests.stream(data));
+    while let Some((manifest, columns)) = data.try_next().await? {
         let is_live =
             |row: &usize| columns.entries().get(*row).is_some_and(|entry| entry.is_live() && entry.content == FileContent::Data);
         let live: Vec<usize> = (0..columns.entries().len()).filter(is_live).collect();
@@ -92,7 +99,7 @@ async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, Pl
             }
             let spec_id = manifest.partition_spec_id;
             let (deletes, equality) = index.of(&entry.path, spec_id, &entry.partition, entry.sequence_number);
-            tasks.push(ScanTask {
+            let task = ScanTask {
                 path: entry.path.clone(),
                 file_size: entry.file_size,
                 record_count: entry.record_count,
@@ -103,7 +110,14 @@ async fn plan_inner(table: &Table, pruner: &Pruner) -> Result<(Vec<ScanTask>, Pl
                 equality,
                 columns: Arc::clone(&columns),
                 row,
-            });
+            };
+            if task.is_whole() {
+                sure_rows = sure_rows.saturating_add(task.record_count);
+            }
+            tasks.push(task);
+            if rows.is_some_and(|rows| sure_rows >= rows) {
+                return Ok((tasks, counts));
+            }
         }
     }
     Ok((tasks, counts))

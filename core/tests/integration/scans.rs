@@ -131,6 +131,23 @@ async fn one_file_is_opened_for_one_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_ends_planning() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(&lake, &["CREATE TABLE t (id BIGINT) TBLPROPERTIES ('commit.manifest-merge.enabled' = 'false')"]).await;
+    for commit in 0..40 {
+        run(&lake, &[&format!("INSERT INTO t VALUES ({commit}), ({commit})")]).await;
+    }
+    let planned = |plan: Vec<RecordBatch>| {
+        let text = naive::lines(&plan).join("\n");
+        let rest = text.split("iceberg_files=").nth(1).unwrap_or_else(|| panic!("{text}"));
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<usize>().unwrap()
+    };
+    assert_eq!(planned(rows(&lake, "EXPLAIN ANALYZE SELECT * FROM t LIMIT 3").await.unwrap()), 2);
+    assert_eq!(planned(rows(&lake, "EXPLAIN ANALYZE SELECT * FROM t").await.unwrap()), 40);
+    assert_eq!(rows(&lake, "SELECT * FROM t LIMIT 3").await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bloom_filters_prune_row_groups() {
     let lake = tarndb_core::connect("memory://").await.unwrap();
     run(
