@@ -5,6 +5,9 @@ use iceberg::TableIdent;
 use crate::metadata_file::{self, ParsedMetadata};
 use crate::{Error, LoadedTable, Result, Storage};
 
+/// Properties by which a table has files beside its folder.
+const PATHS: [&str; 4] = ["write.data.path", "write.metadata.path", "write.object-storage.path", "write.folder-storage.path"];
+
 /// A table that is opened by its path, without a catalog.
 #[derive(Debug, Clone)]
 pub struct PathTable {
@@ -37,6 +40,10 @@ impl PathTable {
         let name = folder.url().rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("table");
         let ident = TableIdent::from_strs(["path", name])?;
         let storage = lake.of_table(folder, metadata.location());
+        // Where the table says that it keeps its files, as a whole, and not what single manifests name.
+        for path in PATHS.iter().filter_map(|property| metadata.properties().get(*property)) {
+            storage.allow(path);
+        }
         let loaded = LoadedTable { ident, metadata_location, metadata: Arc::clone(&metadata), unsupported_types };
         Ok(Self { loaded, storage })
     }

@@ -20,7 +20,7 @@ pub(crate) async fn find(storage: &Storage, folder: &str) -> Result<String> {
     let hint = hint(storage, &format!("{folder}/version-hint.text")).await?;
     let hinted = hint.and_then(|hint| {
         let mut version = files.iter().any(|file| file.version == hint).then_some(hint)?;
-        while files.iter().any(|file| file.version == version + 1 && file.is_hadoop) {
+        while files.iter().any(|file| file.version == version.saturating_add(1) && file.version > version && file.is_hadoop) {
             version += 1;
         }
         files.iter().rfind(|file| file.version == version)

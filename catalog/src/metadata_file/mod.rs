@@ -1,5 +1,6 @@
 //! `metadata.json` files: their names, their content, and where to find the current one of a table's folder.
 
+mod defaults;
 mod find;
 mod foreign;
 
@@ -36,7 +37,7 @@ pub(crate) struct ParsedMetadata {
 /// `<folder>/<version>-<uuid>.metadata.json`, one version above `previous`. The folder is `write.metadata.path`, or
 /// `<location>/metadata`.
 pub(crate) fn next_location(metadata: &TableMetadata, previous: Option<&str>, uuid: Uuid) -> String {
-    let version = previous.map_or(0, |p| version_of(p).map_or(0, |v| v + 1));
+    let version = previous.map_or(0, |p| version_of(p).map_or(0, |v| v.saturating_add(1)));
     let own = || format!("{}/metadata", metadata.location().trim_end_matches('/'));
     let folder = metadata.properties().get(METADATA_PATH).map_or_else(own, |path| path.trim_end_matches('/').to_string());
     format!("{folder}/{version:05}-{uuid}.metadata.json")
@@ -77,12 +78,15 @@ pub(crate) async fn read(storage: &Storage, location: &str) -> Result<ParsedMeta
 fn parse(bytes: Bytes) -> Result<ParsedMetadata> {
     let bytes = if bytes.starts_with(GZIP_MAGIC) { inflate(&bytes)?.into() } else { bytes };
     // Most files are as the format library wants them; the others are brought to that shape, which costs a second pass.
-    if let Ok(metadata) = serde_json::from_slice(&bytes) {
+    if !defaults::may_have(&bytes)
+        && let Ok(metadata) = serde_json::from_slice(&bytes)
+    {
         return Ok(ParsedMetadata { metadata: Arc::new(metadata), unsupported_types: Arc::default() });
     }
     let value = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("it is not JSON: {e}")))?;
-    let foreign::Normalized { metadata, unsupported_types } = foreign::normalize(value)?;
-    let metadata = serde_json::from_value(metadata).map_err(|e| damaged(e.to_string()))?;
+    let foreign::Normalized { metadata: value, unsupported_types } = foreign::normalize(value)?;
+    let metadata: TableMetadata = serde_json::from_value(value.clone()).map_err(|e| damaged(e.to_string()))?;
+    defaults::check(&value, &metadata)?;
     Ok(ParsedMetadata { metadata: Arc::new(metadata), unsupported_types: Arc::new(unsupported_types) })
 }
 

@@ -80,19 +80,14 @@ impl Storage {
     }
 
     /// The storage of one table in the folder `folder`, opened by its path. The metadata of the table says that it lies at
-    /// `said`; what lay there is found in the folder. Folders beside it, as far as warehouses keep tables of one namespace and
-    /// namespaces of one warehouse beside each other, can be read too.
+    /// `said`; what lay there is found in the folder.
     pub(crate) fn of_table(&self, folder: Location, said: &str) -> Self {
         let root = folder.url().to_string();
         let store = if folder.is_memory() { Arc::clone(&self.0.store) } else { folder.object_store() };
         let (clock, ids) = (Arc::clone(&self.0.clock), Arc::clone(&self.0.ids));
         let relocation = Some(Relocation::new(said, &root));
         let roots = RwLock::new(BTreeSet::from([root.clone()]));
-        let storage = Self(Arc::new(Inner { location: folder, store, roots, relocation, clock, ids }));
-        for parent in root.rmatch_indices('/').take(2).filter_map(|(end, _)| root.get(..end)) {
-            storage.allow(parent);
-        }
-        storage
+        Self(Arc::new(Inner { location: folder, store, roots, relocation, clock, ids }))
     }
 
     /// The warehouse's own location, without a slash at its end.
@@ -126,11 +121,12 @@ impl Storage {
 
     /// Vouches for a folder beside the warehouse. Only the catalog's own word is a reason to call this.
     pub fn allow(&self, root: &str) {
-        let root = root.trim_end_matches('/');
+        // A root of another store than this one's is no root.
+        let Ok(root) = self.0.location.canonical(root.trim_end_matches('/')) else { return };
         // Never a whole file system.
         let has_folder = !root.trim_start_matches("file:").trim_start_matches("memory:").trim_matches('/').is_empty();
-        if has_folder && !self.is_allowed(root) {
-            self.0.roots.write().unwrap_or_else(PoisonError::into_inner).insert(root.to_string());
+        if has_folder && !self.is_allowed(&root) {
+            self.0.roots.write().unwrap_or_else(PoisonError::into_inner).insert(root);
         }
     }
 

@@ -2,6 +2,7 @@
 //! building values.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::Read;
 
@@ -45,6 +46,9 @@ pub(crate) struct Field {
 /// How an object container file begins.
 const MAGIC: &[u8] = b"Obj\x01";
 
+/// The types of a schema: those of manifests have some hundred, and one for each partition field.
+const MAX_SCHEMA_SIZE: usize = 100_000;
+
 /// No writer makes manifest blocks of this size; a small file that claims more is an attack.
 const MAX_BLOCK_BYTES: u64 = 1 << 30;
 
@@ -56,15 +60,52 @@ fn damaged(what: impl Into<String>) -> Error {
     Error::data_invalid(format!("not a readable Avro file: {}", what.into()))
 }
 
+/// The types of a schema that have names, and how large the schema may still grow.
+struct Named {
+    types: HashMap<String, (usize, Schema)>,
+    left: Cell<usize>,
+}
+
+impl Named {
+    fn new() -> Self {
+        Self { types: HashMap::new(), left: Cell::new(MAX_SCHEMA_SIZE) }
+    }
+
+    fn spend(&self, size: usize) -> Result<()> {
+        let left = self.left.get().checked_sub(size).ok_or_else(|| damaged("its schema is too large"))?;
+        self.left.set(left);
+        Ok(())
+    }
+}
+
 impl Schema {
-    fn parse(value: &Value, named: &mut HashMap<String, Schema>, depth: usize) -> Result<Schema> {
+    /// How many types it is made of.
+    fn size(&self) -> usize {
+        1 + match self {
+            Schema::Array(of) | Schema::Map(of) => of.size(),
+            Schema::Union(branches) => branches.iter().map(Schema::size).sum(),
+            Schema::Record(fields) => fields.iter().map(|field| field.schema.size()).sum(),
+            _ => 0,
+        }
+    }
+
+    /// A type that was named before, which few bytes can ask for very often.
+    fn of_name(name: &str, named: &Named) -> Result<Schema> {
+        let (size, schema) = named.types.get(name).ok_or_else(|| damaged(format!("unknown type `{name}`")))?;
+        named.spend(*size)?;
+        Ok(schema.clone())
+    }
+
+    fn parse(value: &Value, named: &mut Named, depth: usize) -> Result<Schema> {
         if depth > 32 {
             return Err(damaged("schema is nested too deeply"));
         }
+        named.spend(1)?;
         match value {
-            Value::String(name) => Self::primitive(name, Logical::None)
-                .or_else(|| named.get(name.as_str()).cloned())
-                .ok_or_else(|| damaged(format!("unknown type `{name}`"))),
+            Value::String(name) => match Self::primitive(name, Logical::None) {
+                Some(primitive) => Ok(primitive),
+                None => Self::of_name(name, named),
+            },
             Value::Array(branches) => {
                 let branches: Result<Vec<_>> = branches.iter().map(|b| Self::parse(b, named, depth + 1)).collect();
                 Ok(Schema::Union(branches?))
@@ -102,12 +143,14 @@ impl Schema {
                             .collect();
                         Schema::Record(fields?)
                     }
-                    name => Self::primitive(name, logical)
-                        .or_else(|| named.get(name).cloned())
-                        .ok_or_else(|| damaged(format!("unknown type `{name}`")))?,
+                    name => match Self::primitive(name, logical) {
+                        Some(primitive) => primitive,
+                        None => Self::of_name(name, named)?,
+                    },
                 };
                 if let Some(name) = object.get("name").and_then(Value::as_str) {
-                    named.insert(name.to_string(), schema.clone());
+                    named.spend(schema.size())?;
+                    named.types.insert(name.to_string(), (schema.size(), schema.clone()));
                 }
                 Ok(schema)
             }
@@ -147,7 +190,7 @@ impl<'a> Container<'a> {
         let schema = header.get("avro.schema").ok_or_else(|| damaged("no schema in its header"))?;
         let schema: Value = serde_json::from_slice(schema).map_err(|e| damaged("its schema is not JSON").with_source(e))?;
         let codec = header.get("avro.codec").map_or(Cow::Borrowed("null"), |codec| String::from_utf8_lossy(codec)).into_owned();
-        let schema = Schema::parse(&schema, &mut HashMap::new(), 0)?;
+        let schema = Schema::parse(&schema, &mut Named::new(), 0)?;
         let deflate = flate2::Decompress::new(false);
         Ok(Self { schema, header, codec, deflate, sync, rest: cursor.0 })
     }
@@ -396,8 +439,58 @@ impl<'a> Cursor<'a> {
                 return Ok(());
             }
             for _ in 0..count {
+                let before = self.0.len();
                 item(self)?;
+                // Of such items a few bytes could claim any number.
+                if self.0.len() == before {
+                    return Err(damaged("the items of an array take no bytes"));
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(schema: &str) -> Result<Schema> {
+        Schema::parse(&serde_json::from_str(schema).unwrap(), &mut Named::new(), 0)
+    }
+
+    #[test]
+    fn few_bytes_do_not_make_a_large_schema() {
+        let mut fields = vec![
+            r#"{"name": "a0", "type": {"type": "record", "name": "r0", "fields": [{"name": "x", "type": "int"}]}}"#.to_string(),
+        ];
+        for level in 1..12 {
+            let below = level - 1;
+            let inner: Vec<String> = (0..10).map(|n| format!(r#"{{"name": "f{n}", "type": "r{below}"}}"#)).collect();
+            fields.push(format!(
+                r#"{{"name": "a{level}", "type": {{"type": "record", "name": "r{level}", "fields": [{}]}}}}"#,
+                inner.join(",")
+            ));
+        }
+        let error = parse(&format!(r#"{{"type": "record", "name": "top", "fields": [{}]}}"#, fields.join(","))).unwrap_err();
+        assert!(error.to_string().contains("too large"), "{error}");
+    }
+
+    #[test]
+    fn items_without_bytes_are_refused() {
+        let schema = parse(r#"{"type": "array", "items": {"type": "record", "name": "r", "fields": []}}"#).unwrap();
+        let mut claims = vec![0x80, 0x02];
+        claims.extend([0; 300]);
+        assert!(Cursor(&claims).skip(&schema).is_err());
+    }
+
+    #[test]
+    fn a_header_is_changed() {
+        let mut file = MAGIC.to_vec();
+        file.extend([2, 2, b'k', 2, b'v', 0]);
+        file.extend([7; 16]);
+        let changed = with_header(&file, |_, value| Ok([value, &[b'w'; 100]].concat())).unwrap();
+        let (header, rest) = read_header(&changed).unwrap();
+        assert_eq!(header["k"].len(), 101);
+        assert_eq!(rest.0, [7; 16]);
     }
 }

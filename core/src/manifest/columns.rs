@@ -138,6 +138,8 @@ pub(crate) struct ManifestColumns {
     last: Option<(i32, usize)>,
     /// How many entries there will be, as far as is known while decoding.
     expected: usize,
+    /// Bytes decoded so far.
+    read_bytes: usize,
     arena: Vec<u8>,
 }
 
@@ -171,6 +173,10 @@ impl<'a> ColumnView<'a> {
         counts.get(row).and_then(|n| u64::try_from(*n).ok())
     }
 }
+
+/// Statistics are sparse where writers leave columns out; beyond this they are an attack.
+const MAX_CELLS_PER_BYTE: usize = 16;
+const MIN_CELLS: usize = 1 << 20;
 
 /// What entries inherit from their line in the manifest list.
 #[derive(Debug, Clone, Copy)]
@@ -251,10 +257,12 @@ impl ManifestColumns {
             places: HashMap::new(),
             last: None,
             expected,
+            read_bytes: 0,
             arena: Vec::new(),
         };
         let mut buffer = Vec::new();
         while let Some((count, block)) = container.next_block(&mut buffer)? {
+            columns.read_bytes += block.len();
             let mut cursor = Cursor(block);
             for _ in 0..count {
                 columns.decode_entry(&mut cursor, &fields, inherited)?;
@@ -355,7 +363,7 @@ impl ManifestColumns {
     }
 
     /// The statistics of a column. Most entries name the columns in the order in which the first one did.
-    fn stats_of(&mut self, field_id: i32) -> &mut ColumnStats {
+    fn stats_of(&mut self, field_id: i32) -> Result<&mut ColumnStats> {
         let next = self.last.map_or(0, |(_, place)| place + 1);
         let place = if let Some((_, place)) = self.last.filter(|(last, _)| *last == field_id) {
             place
@@ -363,6 +371,10 @@ impl ManifestColumns {
             next
         } else {
             let new = self.stats.len();
+            // Each column is as long as the manifest: few bytes must not ask for very many of them.
+            if new.saturating_mul(self.entries.len().max(self.expected)) > MAX_CELLS_PER_BYTE * self.read_bytes + MIN_CELLS {
+                return Err(Error::data_invalid("a manifest has statistics of too many columns"));
+            }
             let place = *self.places.entry(field_id).or_insert(new);
             if place == new {
                 self.stats.push(ColumnStats::default());
@@ -371,14 +383,14 @@ impl ManifestColumns {
             place
         };
         self.last = Some((field_id, place));
-        &mut self.stats[place]
+        Ok(&mut self.stats[place])
     }
 
     fn decode_counts(&mut self, cursor: &mut Cursor<'_>, schema: &Schema, which: Count) -> Result<()> {
         let (row, expected) = (self.entries.len(), self.expected);
         int_map(cursor, schema, |cursor, value, field_id| {
             let count = long(cursor, value)?.unwrap_or(-1);
-            let stats = self.stats_of(field_id);
+            let stats = self.stats_of(field_id)?;
             let counts = match which {
                 Count::Values => &mut stats.values,
                 Count::Nulls => &mut stats.nulls,
@@ -404,7 +416,7 @@ impl ManifestColumns {
                 len: u32::try_from(bytes.len()).map_err(too_large)?,
             };
             self.arena.extend_from_slice(bytes);
-            let stats = self.stats_of(field_id);
+            let stats = self.stats_of(field_id)?;
             let bounds = if lower { &mut stats.lower } else { &mut stats.upper };
             bounds.reserve(if bounds.is_empty() { expected } else { 0 });
             bounds.resize(row, ABSENT);

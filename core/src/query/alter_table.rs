@@ -3,11 +3,11 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::Schema as ArrowSchema;
-use datafusion::common::DFSchema;
 use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::Expr;
 use iceberg::arrow::arrow_primitive_to_literal;
-use iceberg::spec::{Literal, NestedField, Schema, Type};
+use iceberg::spec::{Literal, NestedField, PrimitiveType, Schema, Type};
 use tarndb_catalog::{Error, ErrorKind, Result};
 
 use super::coercion::coerce;
@@ -97,6 +97,14 @@ pub(super) fn literal(lake: &Lakehouse, column: &str, sql: &str, of: &Type) -> R
     let options = RecordBatchOptions::new().with_row_count(Some(1));
     let row = RecordBatch::try_new_with_options(Arc::new(ArrowSchema::empty()), Vec::new(), &options);
     let value = row.map_err(Into::into).and_then(|row| physical.evaluate(&row)?.into_array(1)).map_err(not_one)?;
+    if let (Type::Primitive(PrimitiveType::Uuid), Ok(ScalarValue::Utf8(Some(text)))) =
+        (of, ScalarValue::try_from_array(&value, 0))
+    {
+        let uuid = Literal::uuid_from_str(&text);
+        return uuid
+            .map(Some)
+            .map_err(|_| Error::invalid_input(format!("the DEFAULT of column `{column}`, `{text}`, is no UUID")));
+    }
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let value = cast_with_options(&value, target, &strict).map_err(|e| not_one(e.into()))?;
     if value.is_null(0) {

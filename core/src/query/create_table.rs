@@ -5,7 +5,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef, TimeUnit};
 use datafusion::execution::memory_pool::MemoryPool;
 use futures::{Stream, StreamExt, TryStreamExt};
-use iceberg::spec::{FormatVersion, NestedField, Schema, TableMetadata, TableMetadataBuilder, Type, UnboundPartitionSpec};
+use iceberg::spec::{FormatVersion, NestedField, Schema, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use tarndb_catalog::{Error, ErrorKind, LoadedTable, Result};
 
@@ -14,7 +14,7 @@ use super::parse::{CreateTable, PartitionField, parse_transform};
 use super::{plan, run_plan};
 use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult, write_batches};
-use crate::table::evolution::check_version;
+use crate::table::evolution::{check_kept, check_source, check_version};
 use crate::table::{Table, iceberg_type, partition_field_name};
 use crate::transaction::create_with_rows;
 use crate::writer::{Matching, check_properties};
@@ -174,6 +174,7 @@ async fn stage(lake: &Lakehouse, ident: &TableIdent, new: NewTable) -> Result<Ta
     check_version(&columns, version)?;
     let fields = columns.into_iter().map(Arc::new);
     let schema = Schema::builder().with_fields(fields).build()?;
+    check_kept(&schema)?;
     let spec = partition_spec(&schema, &partition_by)?;
     let uuid = env.storage.ids().uuid();
     let short: String = uuid.simple().to_string().chars().take(8).collect();
@@ -238,12 +239,7 @@ fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundP
         let source = schema.field_by_name(column);
         let source = source
             .ok_or_else(|| Error::invalid_input(format!("the table is partitioned by `{column}`, which is not a column")))?;
-        if !matches!(*source.field_type, Type::Primitive(_)) || transform.result_type(&source.field_type).is_err() {
-            return Err(Error::invalid_input(format!(
-                "a table cannot be partitioned by {transform} of `{column}`, which is {}",
-                source.field_type
-            )));
-        }
+        check_source(source, column, *transform)?;
         builder = builder.add_partition_field(source.id, partition_field_name(schema, column, transform), *transform)?;
     }
     Ok(builder.build())

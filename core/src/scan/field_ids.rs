@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array};
 use arrow::buffer::NullBuffer;
-use arrow::compute::{cast, nullif};
+use arrow::compute::{CastOptions, cast_with_options, nullif};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result as EngineResult, ScalarValue, exec_datafusion_err, exec_err};
@@ -77,6 +77,11 @@ impl Absent {
     }
 }
 
+/// A value that does not fit is an error: NULL would be an answer, and the key of an equality delete.
+fn strict(array: &ArrayRef, to: &DataType) -> EngineResult<ArrayRef> {
+    Ok(cast_with_options(array, to, &CastOptions { safe: false, ..CastOptions::default() })?)
+}
+
 /// Brings an array of a file, whose fields have ids as `file` says, to the type of the table's field.
 fn adapt(array: &ArrayRef, file: &DataType, logical: &Field, absent: &Absent) -> EngineResult<ArrayRef> {
     match (file, logical.data_type()) {
@@ -108,7 +113,7 @@ fn adapt(array: &ArrayRef, file: &DataType, logical: &Field, absent: &Absent) ->
             else {
                 return exec_err!("a list that is {}", array.data_type());
             };
-            let list = cast(array, &DataType::List(Arc::clone(item)))?;
+            let list = strict(array, &DataType::List(Arc::clone(item)))?;
             adapt(&list, &DataType::List(Arc::clone(file)), logical, absent)
         }
         (DataType::Map(file, _), DataType::Map(entries, sorted)) => {
@@ -127,7 +132,7 @@ fn adapt(array: &ArrayRef, file: &DataType, logical: &Field, absent: &Absent) ->
             Ok(Arc::new(adapted))
         }
         (from, to) if from == to => Ok(Arc::clone(array)),
-        (_, to) => Ok(cast(array, to)?),
+        (_, to) => strict(array, to),
     }
 }
 
@@ -146,7 +151,7 @@ fn missing<T>(field: &Field) -> EngineResult<T> {
 /// An array of a file as the table's field with ids says, in the type that `plain` gives it without them.
 fn adapt_to(array: &ArrayRef, file: &Field, with_ids: &Field, plain: &DataType, absent: &Absent) -> EngineResult<ArrayRef> {
     let adapted = adapt(array, file.data_type(), with_ids, absent)?;
-    if adapted.data_type() == plain { Ok(adapted) } else { Ok(cast(&adapted, plain)?) }
+    if adapted.data_type() == plain { Ok(adapted) } else { strict(&adapted, plain) }
 }
 
 /// Rows of a file in the table's schema: the first columns of `batch` are those of `file`, `with_ids` finds them there, and
@@ -160,7 +165,7 @@ pub(super) fn adapt_batch(
 ) -> EngineResult<RecordBatch> {
     let columns = with_ids.fields().iter().zip(schema.fields()).map(|(field, plain)| match find(file.fields(), field) {
         Some(index) => adapt_to(batch.column(index), file.field(index), field, plain.data_type(), absent),
-        None => Ok(cast(&absent.array(field, batch.num_rows())?, plain.data_type())?),
+        None => strict(&absent.array(field, batch.num_rows())?, plain.data_type()),
     });
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect::<EngineResult<Vec<_>>>()?, &options)?)

@@ -11,10 +11,12 @@
 //! * [`positions`]: rows with their file and position, for row-level changes.
 
 mod bounds;
+mod checked_reader;
 mod deletes;
 mod equality;
 mod field_ids;
 mod name_mapping;
+mod parquet_file;
 mod partition_range;
 mod plan;
 mod positions;

@@ -76,7 +76,7 @@ async fn plan_inner(table: &Table, pruner: &Pruner, rows: Option<u64>) -> Result
     let mut index = DeleteIndex::default();
     let mut deletes = pin!(manifests.stream(deletes));
     while let Some((manifest, columns)) = deletes.try_next().await? {
-        index.add(&manifest, &columns);
+        index.add(metadata, &manifest, &columns);
     }
     let index = index.build();
     let mut tasks = Vec::new();

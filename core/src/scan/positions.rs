@@ -11,15 +11,14 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
-use parquet::arrow::async_reader::ParquetObjectReader;
-use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
+use parquet::arrow::arrow_reader::RowSelection;
+use parquet::arrow::{ProjectionMask, RowNumber};
 use tarndb_catalog::{Error, Result, Storage};
 
 use super::deletes::{DeleteLoader, selectors};
 use super::equality::{EqualityFilter, FilterLoader, Keys, TaskEquality};
 use super::plan::ScanTask;
-use super::{ReadSchema, field_ids, name_mapping};
+use super::{ReadSchema, field_ids, name_mapping, parquet_file};
 use crate::error::{engine_error, to_engine_error};
 use crate::table::Table;
 
@@ -74,13 +73,8 @@ pub(crate) async fn open_rows(
     with_positions: bool,
     batch_size: usize,
 ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-    let path = task.path.clone();
-    let unreadable = move |e: Box<dyn std::error::Error + Send + Sync>| {
-        let missing = e.to_string().contains("not found");
-        let what = if missing { "data file is missing" } else { "data file cannot be read" };
-        Error::data_invalid(what).with_context("file", path.clone()).with_source(e)
-    };
-    let parquet = |e: parquet::errors::ParquetError| unreadable(e.into());
+    const WHAT: &str = "data file";
+    let unreadable = |path: &str, e| parquet_file::unreadable(WHAT, e).with_context("file", path);
     let deleted = deletes.positions.positions(task).await?;
     let equality = deletes.equality(task).await?;
     let width = schema.output.fields().len();
@@ -88,13 +82,10 @@ pub(crate) async fn open_rows(
         None => schema.clone(),
         Some((filter, _)) => schema.with_columns(filter.columns()),
     };
-    let reader = ParquetObjectReader::new(storage.object_store(), storage.path(&task.path)?).with_file_size(task.file_size);
-    let mut options = ArrowReaderOptions::new();
-    if with_positions {
-        let position = Field::new(POSITION_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
-        options = options.with_virtual_columns(vec![Arc::new(position)]).map_err(parquet)?;
-    }
-    let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await.map_err(parquet)?;
+    let position = Field::new(POSITION_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
+    let virtual_columns = if with_positions { vec![Arc::new(position) as FieldRef] } else { Vec::new() };
+    let builder = parquet_file::open(storage, WHAT, (&task.path, task.file_size), virtual_columns).await;
+    let builder = builder.map_err(|e| e.with_context("file", task.path.clone()))?;
     let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
     let file = name_mapping::apply(builder.schema(), schema.mapping.as_deref());
     let roots = field_ids::needed_columns(&file, &schema.with_ids);
@@ -104,9 +95,9 @@ pub(crate) async fn open_rows(
     if !deleted.is_empty() {
         builder = builder.with_row_selection(RowSelection::from(selectors(&deleted, 0, rows)));
     }
-    let batches = builder.build().map_err(parquet)?;
-    let (location, absent) = (task.path.clone(), schema.absent(task));
-    let adapted = batches.map_err(move |e| unreadable(e.into())).and_then(move |batch| {
+    let batches = builder.build().map_err(|e| unreadable(&task.path, e))?;
+    let (path, location, absent) = (task.path.clone(), task.path.clone(), schema.absent(task));
+    let adapted = batches.map_err(move |e| unreadable(&path, e)).and_then(move |batch| {
         let adapted = field_ids::adapt_batch(&batch, &file, &schema.with_ids, &schema.output, &absent);
         let complete =
             adapted.and_then(|adapted| if with_positions { positioned(&adapted, &batch, &location) } else { Ok(adapted) });

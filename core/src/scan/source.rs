@@ -25,6 +25,7 @@ use datafusion_datasource::morsel::{MorselPlan, MorselPlanner, Morselizer};
 use object_store::{ObjectMeta, ObjectStore};
 use tarndb_catalog::Result;
 
+use super::checked_reader::CheckedReaders;
 use super::deletes::{DeleteLoader, access_plan};
 use super::equality::{EqualityDeleteExec, FilterLoader, Keys, TASK_COLUMN, TaskEquality};
 use super::field_ids::{self, Absent, FieldIdAdapterFactory};
@@ -103,8 +104,8 @@ fn files_exec(
     let groups = file_groups(table, &read, task_column.is_some(), session.config().target_partitions(), tasks, per_file)?;
 
     let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
-    let readers: Arc<dyn ParquetFileReaderFactory> =
-        Arc::new(CachedParquetFileReaderFactory::new(table.env().storage.object_store(), cache));
+    let cached = CachedParquetFileReaderFactory::new(table.env().storage.object_store(), cache);
+    let readers: Arc<dyn ParquetFileReaderFactory> = Arc::new(CheckedReaders { inner: Arc::new(cached) });
     let mut global = session.config().options().execution.parquet.clone();
     // Nanoseconds, to which timestamps of 96 bits are read otherwise, end in the year 2262.
     global.coerce_int96 = Some("us".to_string());

@@ -24,6 +24,8 @@ pub(crate) type ConflictFilter = Box<dyn Fn(&crate::manifest::ManifestColumns, u
 pub(crate) struct RowDelta {
     producer: SnapshotProducer,
     referenced: HashSet<String>,
+    /// By which the deletes were written.
+    version: FormatVersion,
     start_snapshot_id: Option<i64>,
     added_rows_conflict: Option<ConflictFilter>,
 }
@@ -48,6 +50,7 @@ impl RowDelta {
             start_snapshot_id: table.snapshot().map(|s| s.snapshot_id()),
             producer: SnapshotProducer::new(table, change),
             referenced,
+            version: table.metadata().format_version(),
             added_rows_conflict: None,
         }
     }
@@ -62,12 +65,15 @@ impl RowDelta {
 #[async_trait]
 impl Action for RowDelta {
     async fn validate(&self, attempt: &Attempt<'_>) -> Result<()> {
+        if attempt.current.format_version() != self.version {
+            return Err(Error::new(ErrorKind::CommitConflict, "another writer upgraded the table's format version"));
+        }
         let changes = changes_since(attempt, self.start_snapshot_id).await?;
         if let Some(path) = changes.removed_data.iter().find(|path| self.referenced.contains(*path)) {
             return Err(Error::new(ErrorKind::CommitConflict, "another writer removed a file whose rows were to be deleted")
                 .with_context("file", path.clone()));
         }
-        if attempt.current.format_version() == FormatVersion::V3 {
+        if self.version == FormatVersion::V3 {
             for (columns, row) in &changes.added_deletes {
                 let path = crate::scan::single_data_file(columns, *row);
                 if let Some(path) = path.filter(|path| self.referenced.contains(*path)) {

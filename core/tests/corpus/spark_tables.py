@@ -208,6 +208,10 @@ state("eq_renamed_column", "CREATE TABLE {t} (id INT, v STRING) USING iceberg " 
       "INSERT INTO {t} VALUES (1, 'a'), (2, 'b'), (3, 'c')", equality((["v"], [["b"]], None)), "ALTER TABLE {t} RENAME COLUMN v TO w",
       "ALTER TABLE {t} ADD COLUMN v STRING", "INSERT INTO {t} VALUES (4, 'x', 'b')", equality((["v"], [["b"], [None]], None)))
 
+state("eq_void_spec", "CREATE TABLE {t} (id INT, s STRING) USING iceberg PARTITIONED BY (s) TBLPROPERTIES ('format-version'='1')",
+      "INSERT INTO {t} VALUES (1, 'a'), (2, 'b'), (3, 'a')", "ALTER TABLE {t} DROP PARTITION FIELD s", "INSERT INTO {t} VALUES (4, 'a'), (5, 'c')",
+      f"ALTER TABLE {{t}} SET {properties(2)}", equality((["id"], [[1], [4]], None)), "INSERT INTO {t} VALUES (4, 'again')")
+
 # Evolution of columns.
 state("evolved", f"CREATE TABLE {{t}} ({COLUMNS}) USING iceberg {properties(2)}", *fill(0, 10), "ALTER TABLE {t} RENAME COLUMN i TO j",
       "ALTER TABLE {t} ALTER COLUMN j TYPE BIGINT", "ALTER TABLE {t} ALTER COLUMN f TYPE DOUBLE",
@@ -285,6 +289,18 @@ def no_mapping(name):
     table_of(name).updateProperties().remove("schema.name-mapping.default").commit()
 
 
+def int96(name):
+    """Adds a file with timestamps of 96 bits, some of them beyond what nanoseconds can be."""
+    source = work / "db" / name / "plain"
+    spark.conf.set("spark.sql.parquet.outputTimestampType", "INT96")
+    frame = spark.sql("SELECT id, timestamp_micros(id * 86400000000 * 300000 + id) AS ts FROM range(12)")
+    frame.coalesce(1).write.parquet(str(source))
+    spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+    spark.sql(f"CALL h.system.add_files(table => 'db.{name}', source_table => '`parquet`.`{source}`')")
+
+
+state("int96", "CREATE TABLE {t} (id BIGINT, ts TIMESTAMP) USING iceberg " + properties(2), int96,
+      "INSERT INTO {t} VALUES (100, TIMESTAMP '2026-01-01 00:00:00')", "DELETE FROM {t} WHERE id = 3")
 state("no_mapping", "CREATE TABLE {t} (id BIGINT, v STRING, n INT) USING iceberg " + properties(2),
       lambda name: (spark.sql("SELECT id, concat('v', id) AS v, CAST(id AS INT) AS n FROM range(5)").coalesce(1)
                     .write.parquet(str(work / "db" / name / "plain")),

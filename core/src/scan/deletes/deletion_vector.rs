@@ -46,7 +46,10 @@ pub(crate) fn encode(positions: &RoaringTreemap) -> Result<Vec<u8>> {
 }
 
 fn bitmap(bytes: &[u8]) -> Result<RoaringTreemap> {
-    RoaringTreemap::deserialize_from(bytes).map_err(|e| damaged("its bitmap cannot be read").with_source(e))
+    let mut rest = bytes;
+    let positions = RoaringTreemap::deserialize_from(&mut rest);
+    let positions = positions.map_err(|e| damaged("its bitmap cannot be read").with_source(e))?;
+    if rest.is_empty() { Ok(positions) } else { Err(damaged("something follows its bitmap")) }
 }
 
 #[cfg(test)]
@@ -64,6 +67,7 @@ mod tests {
         for end in 0..whole.len() {
             assert!(decode(&whole[..end]).is_err(), "truncated at {end}");
         }
+        assert!(decode(&[0; 40]).is_err(), "zeros, which a lost power can leave");
         for byte in 8..whole.len() {
             let mut flipped = whole.clone();
             flipped[byte] ^= 1;

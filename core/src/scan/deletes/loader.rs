@@ -6,14 +6,13 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
-use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::arrow::async_reader::ParquetObjectReader;
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, ErrorKind, Result, Storage};
 use tokio::sync::OnceCell;
 
 use super::{DeleteFile, deletion_vector};
 use crate::manifest::{FILE_PATH_FIELD_ID, FileFormat, POS_FIELD_ID};
+use crate::scan::parquet_file;
 use crate::scan::plan::ScanTask;
 
 type PositionsByFile = HashMap<String, Arc<RoaringTreemap>>;
@@ -86,14 +85,19 @@ impl DeleteLoader {
         let end =
             end.ok_or_else(|| Error::data_invalid(format!("a deletion vector of {length} bytes at {offset} is not possible")))?;
         let bytes = self.storage.object_store().get_range(&self.storage.path(&file.path)?, offset..end).await?;
-        deletion_vector::decode(&bytes)
+        let positions = deletion_vector::decode(&bytes)?;
+        if positions.len() != file.record_count {
+            let (found, said) = (positions.len(), file.record_count);
+            return Err(Error::data_invalid(format!("a deletion vector has {found} positions, and the manifest says {said}")));
+        }
+        Ok(positions)
     }
 
     async fn read_parquet(&self, file: &DeleteFile) -> Result<PositionsByFile> {
-        let damaged = |e| Error::data_invalid("position delete file cannot be read").with_source(e);
-        let path = self.storage.path(&file.path)?;
-        let reader = ParquetObjectReader::new(self.storage.object_store(), path).with_file_size(file.size);
-        let mut batches = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(damaged)?.build().map_err(damaged)?;
+        const WHAT: &str = "position delete file";
+        let damaged = |e| parquet_file::unreadable(WHAT, e);
+        let builder = parquet_file::open(&self.storage, WHAT, (&file.path, file.size), Vec::new()).await?;
+        let mut batches = builder.build().map_err(damaged)?;
         let mut result: HashMap<String, RoaringTreemap> = HashMap::new();
         while let Some(batch) = batches.try_next().await.map_err(damaged)? {
             collect_positions(&batch, &mut result)?;

@@ -10,7 +10,7 @@ mod selection;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use iceberg::spec::{Literal, ManifestFile, PrimitiveLiteral, Struct};
+use iceberg::spec::{Literal, ManifestFile, PrimitiveLiteral, Struct, TableMetadata, Transform};
 
 pub(crate) use deletion_vector::encode as encode_deletion_vector;
 pub(crate) use loader::DeleteLoader;
@@ -38,6 +38,7 @@ pub(crate) struct DeleteFile {
     size: u64,
     sequence_number: i64,
     format: FileFormat,
+    record_count: u64,
     /// The one data file that it is about.
     referenced: Option<String>,
     /// Where in its file a deletion vector is: offset and length in bytes.
@@ -53,13 +54,17 @@ pub(super) struct DeleteIndex {
 }
 
 impl DeleteIndex {
-    pub(super) fn add(&mut self, manifest: &ManifestFile, columns: &ManifestColumns) {
+    pub(super) fn add(&mut self, metadata: &TableMetadata, manifest: &ManifestFile, columns: &ManifestColumns) {
+        // A spec of which every field was dropped, which format version 1 keeps as void, partitions nothing.
+        let spec = metadata.partition_spec_by_id(manifest.partition_spec_id);
+        let is_unpartitioned = spec.is_some_and(|spec| spec.fields().iter().all(|field| field.transform == Transform::Void));
         for (row, entry) in columns.entries().iter().enumerate().filter(|(_, entry)| entry.is_live()) {
             let partition = (manifest.partition_spec_id, promoted(&entry.partition));
             match entry.content {
                 FileContent::Data => continue,
                 FileContent::EqualityDeletes => {
                     let file = (entry.path.clone(), entry.file_size, entry.format);
+                    let partition = (!is_unpartitioned).then_some(partition);
                     self.equality.add(file, entry.sequence_number, partition, entry.equality_ids.clone());
                     continue;
                 }
@@ -71,6 +76,7 @@ impl DeleteIndex {
                 size: entry.file_size,
                 sequence_number: entry.sequence_number,
                 format: entry.format,
+                record_count: entry.record_count,
                 referenced: referenced.clone(),
                 range: entry.content_offset.zip(entry.content_size),
             });

@@ -7,9 +7,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::TryStreamExt;
-use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::arrow::async_reader::ParquetObjectReader;
-use tarndb_catalog::{Error, ErrorKind, Result, Storage};
+use tarndb_catalog::{Error, Result, Storage};
 use tokio::sync::OnceCell;
 
 use super::index::{EqualityFile, applying};
@@ -19,7 +17,7 @@ use crate::error::engine_error;
 use crate::manifest::FileFormat;
 use crate::scan::ReadSchema;
 use crate::scan::field_ids::{self, Absent};
-use crate::scan::name_mapping;
+use crate::scan::{name_mapping, parquet_file};
 
 /// Bytes that a value takes beside its own, roughly.
 const ENTRY_BYTES: usize = 64;
@@ -98,13 +96,8 @@ impl FilterLoader {
                 Some(set) => set,
                 None => sets.entry(file.ids.clone()).or_insert(self.key_set(&file.ids)?),
             };
-            self.read(file, set, reservation.as_ref()).await.map_err(|e| {
-                match e.kind() {
-                    ErrorKind::NotFound => Error::data_invalid("equality delete file is missing").with_source(e),
-                    _ => e,
-                }
-                .with_context("file", file.path.clone())
-            })?;
+            let read = self.read(file, set, reservation.as_ref()).await;
+            read.map_err(|e| e.with_context("file", file.path.clone()))?;
         }
         Ok(Arc::new(EqualityFilter { keys: self.keys.clone(), sets: sets.into_values().collect(), _memory: reservation }))
     }
@@ -129,10 +122,9 @@ impl FilterLoader {
         if file.ids.is_empty() {
             return Err(Error::data_invalid("an equality delete file compares no columns"));
         }
-        let damaged = |e| Error::data_invalid("equality delete file cannot be read").with_source(e);
-        let path = self.storage.path(&file.path)?;
-        let reader = ParquetObjectReader::new(self.storage.object_store(), path).with_file_size(file.size);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(damaged)?;
+        const WHAT: &str = "equality delete file";
+        let damaged = |e| parquet_file::unreadable(WHAT, e);
+        let builder = parquet_file::open(&self.storage, WHAT, (&file.path, file.size), Vec::new()).await?;
         let file_schema = name_mapping::apply(builder.schema(), self.read.mapping.as_deref());
         let columns = self.keys.of(&file.ids)?;
         if let Some(missing) = columns.fields().iter().find(|field| !field_ids::has_column(&file_schema, field)) {

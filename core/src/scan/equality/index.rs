@@ -63,20 +63,16 @@ pub(super) fn applying(tasks: &[TaskEquality]) -> Vec<&EqualityFile> {
 }
 
 impl EqualityIndex {
-    /// Adds a delete file. `partition` is in the widest types, and that of an unpartitioned spec is empty.
+    /// Adds a delete file. `partition` is in the widest types; a file without one is about the whole table.
     pub(in crate::scan) fn add(
         &mut self,
         (path, size, format): (String, u64, FileFormat),
         sequence_number: i64,
-        (spec_id, partition): (i32, Struct),
+        partition: Option<(i32, Struct)>,
         mut ids: Vec<i32>,
     ) {
-        let scope = if partition.fields().is_empty() {
-            EVERYWHERE
-        } else {
-            let next = u32::try_from(self.scopes.len()).unwrap_or(u32::MAX).saturating_add(1);
-            *self.scopes.entry((spec_id, partition)).or_insert(next)
-        };
+        let next = u32::try_from(self.scopes.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let scope = partition.map_or(EVERYWHERE, |partition| *self.scopes.entry(partition).or_insert(next));
         ids.sort_unstable();
         ids.dedup();
         let newest = self.newest.entry(scope).or_insert(sequence_number);

@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
 use iceberg::spec::{
-    FormatVersion, ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata, Transform,
-    Type,
+    FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveLiteral, PrimitiveType, Schema, StructType,
+    TableMetadata, Transform, Type,
 };
 use tarndb_catalog::{Error, Result};
 
 use super::{Change, NewColumn, Position};
+use crate::table::MICROS_PER_DAY;
 
 /// The schema after the changes; `None` when they change no column.
 pub(super) fn evolve(metadata: &TableMetadata, version: FormatVersion, changes: &[Change]) -> Result<Option<Schema>> {
@@ -48,6 +49,9 @@ impl Columns<'_> {
     fn apply(&mut self, change: &Change) -> Result<()> {
         if let Change::AddColumn { parent, column, position } = change {
             let field = Arc::new(self.new_field(column)?);
+            if parent.is_empty() {
+                check_partition_names(self.metadata, field.id, &field.name)?;
+            }
             return self.edit(parent, &mut |fields| {
                 check_free(fields, &field.name)?;
                 fields.push(Arc::clone(&field));
@@ -79,6 +83,9 @@ impl Columns<'_> {
                         check_free(fields, to)?;
                     }
                     change_field(fields, index, |field| {
+                        if parent.is_empty() {
+                            check_partition_names(metadata, field.id, to)?;
+                        }
                         field.name.clone_from(to);
                         Ok(())
                     })?;
@@ -125,12 +132,14 @@ fn change_column(field: &mut NestedField, change: &Change, version: FormatVersio
         Change::SetType { field_type, .. } => {
             check_promotion(field, field_type, version, metadata)?;
             *field.field_type = field_type.clone();
+            field.initial_default = field.initial_default.take().map(|default| promoted(default, field_type));
+            field.write_default = field.write_default.take().map(|default| promoted(default, field_type));
         }
         Change::DropNotNull(_) => field.required = false,
         Change::SetDoc { doc, .. } => field.doc = Some(doc.clone()),
         Change::SetWriteDefault { column, default } => {
             check_defaults(version, column)?;
-            field.write_default.clone_from(default);
+            field.write_default = default.clone().map(|default| promoted(default, &field.field_type));
         }
         _ => {}
     }
@@ -227,6 +236,34 @@ fn check_free(fields: &[NestedFieldRef], name: &str) -> Result<()> {
     match fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)) {
         None => Ok(()),
         Some(field) => Err(Error::invalid_input(format!("there is a column `{}` already", field.name))),
+    }
+}
+
+/// A column may be called as a partition field only where the partition field is the column's own value: Java binds all
+/// partition specs, those of before too, to the columns of now.
+fn check_partition_names(metadata: &TableMetadata, id: i32, name: &str) -> Result<()> {
+    let mut fields = metadata.partition_specs_iter().flat_map(|spec| spec.fields());
+    let taken = fields.any(|field| field.name == name && !(field.source_id == id && field.transform == Transform::Identity));
+    if taken {
+        return Err(Error::invalid_input(format!("`{name}` is, or was, the name of a partition field: take another name")));
+    }
+    Ok(())
+}
+
+/// A default in the type that its column was promoted to.
+fn promoted(default: Literal, to: &Type) -> Literal {
+    match (&default, to) {
+        (Literal::Primitive(PrimitiveLiteral::Int(n)), Type::Primitive(PrimitiveType::Long)) => Literal::long(i64::from(*n)),
+        (Literal::Primitive(PrimitiveLiteral::Float(x)), Type::Primitive(PrimitiveType::Double)) => {
+            Literal::double(f64::from(x.into_inner()))
+        }
+        (Literal::Primitive(PrimitiveLiteral::Int(days)), Type::Primitive(PrimitiveType::Timestamp)) => {
+            Literal::timestamp(i64::from(*days) * MICROS_PER_DAY)
+        }
+        (Literal::Primitive(PrimitiveLiteral::Int(days)), Type::Primitive(PrimitiveType::TimestampNs)) => {
+            Literal::long(i64::from(*days).saturating_mul(MICROS_PER_DAY * 1000))
+        }
+        _ => default,
     }
 }
 

@@ -114,6 +114,7 @@ pub(crate) fn updates(metadata: &TableMetadata, changes: &[Change]) -> Result<Ve
     let spec = partitions::evolve(metadata, current, changes)?;
     check_sources(metadata, current, spec.is_some())?;
     if let Some(schema) = schema {
+        check_kept(&schema)?;
         updates.push(TableUpdate::AddSchema { schema });
         updates.push(TableUpdate::SetCurrentSchema { schema_id: LAST_ADDED });
     }
@@ -170,6 +171,33 @@ pub(crate) fn check_version(columns: &[NestedField], version: FormatVersion) -> 
         }
     }
     Ok(())
+}
+
+/// Refuses defaults that metadata files do not keep: not a number, and times in nanoseconds.
+///
+/// # Errors
+/// `Unsupported`, naming the column.
+pub(crate) fn check_kept(schema: &Schema) -> Result<()> {
+    let lost = |e| Error::internal("a schema cannot be written as JSON").with_source(e);
+    let kept: Schema = serde_json::to_value(schema).and_then(serde_json::from_value).map_err(lost)?;
+    for (id, name) in schema.field_id_to_name_map() {
+        let (before, after) = (schema.field_by_id(*id), kept.field_by_id(*id));
+        let defaults = |field: &iceberg::spec::NestedFieldRef| (field.initial_default.clone(), field.write_default.clone());
+        if before.map(defaults) != after.map(defaults) {
+            return Err(Error::unsupported(format!(
+                "the DEFAULT of column `{name}` is not supported: metadata does not keep it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to partition by what has no order of values, or cannot be written.
+///
+/// # Errors
+/// `InvalidInput`, `Unsupported`.
+pub(crate) fn check_source(source: &NestedField, column: &str, transform: Transform) -> Result<()> {
+    partitions::check_source(source, column, transform)
 }
 
 /// The name of a partition field that is given none.

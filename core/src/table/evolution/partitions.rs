@@ -1,4 +1,6 @@
-use iceberg::spec::{Schema, TableMetadata, Transform, Type, UnboundPartitionField, UnboundPartitionSpec};
+use iceberg::spec::{
+    NestedField, PrimitiveType, Schema, TableMetadata, Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
+};
 use tarndb_catalog::{Error, Result};
 
 use super::{Change, PartitionFieldName};
@@ -43,10 +45,7 @@ fn added(
 ) -> Result<UnboundPartitionField> {
     let source = schema.field_by_name(column);
     let source = source.ok_or_else(|| Error::invalid_input(format!("the table has no column `{column}`")))?;
-    if !matches!(*source.field_type, Type::Primitive(_)) || transform.result_type(&source.field_type).is_err() {
-        let of = &source.field_type;
-        return Err(Error::invalid_input(format!("a table cannot be partitioned by {transform} of `{column}`, which is {of}")));
-    }
+    check_source(source, column, transform)?;
     if fields.iter().any(|field| field.source_id == source.id && field.transform == transform) {
         return Err(Error::invalid_input(format!("the table is partitioned by {transform} of `{column}` already")));
     }
@@ -55,6 +54,19 @@ fn added(
         return Err(Error::invalid_input(format!("there is a partition field `{name}` already: name this one with AS")));
     }
     Ok(UnboundPartitionField { source_id: source.id, field_id: None, name, transform })
+}
+
+/// Refuses to partition by what has no order of values, or cannot be written.
+pub(super) fn check_source(source: &NestedField, column: &str, transform: Transform) -> Result<()> {
+    let of = source.field_type.as_ref();
+    if !matches!(of, Type::Primitive(_)) || transform.result_type(of).is_err() {
+        return Err(Error::invalid_input(format!("a table cannot be partitioned by {transform} of `{column}`, which is {of}")));
+    }
+    if *of == Type::Primitive(PrimitiveType::Uuid) && transform == Transform::Identity && column != source.name {
+        let message = format!("partitions by `{column}`, a UUID inside of a struct, are not supported: use bucket(n, {column})");
+        return Err(Error::unsupported(message));
+    }
+    Ok(())
 }
 
 fn position(schema: &Schema, fields: &[UnboundPartitionField], named: &PartitionFieldName) -> Result<usize> {

@@ -35,6 +35,12 @@ impl<'a> Columns<'a> {
         Self { table, schema: table.arrow_schema().unwrap(), mapping: mapping.map(|text| serde_json::from_str(text).unwrap()) }
     }
 
+    /// Whether the spec partitions nothing: it has no field, or none that was not dropped.
+    pub(super) fn is_unpartitioned(&self, spec_id: i32) -> bool {
+        let spec = self.table.metadata().partition_spec_by_id(spec_id).unwrap();
+        spec.fields().iter().all(|field| field.transform == Transform::Void)
+    }
+
     /// The rows of a file in the table's schema.
     pub(super) fn table_rows(&self, batch: &RecordBatch, file: &File) -> RecordBatch {
         let fields = self.table.schema().as_struct().fields().iter().zip(self.schema.fields());

@@ -64,7 +64,7 @@ impl Deletes {
     pub(super) fn keys<'a>(&'a self, columns: &Columns<'_>, batch: &RecordBatch, data: &File) -> Vec<Keys<'a>> {
         let applies = |delete: &File| {
             let same_partition = delete.spec_id == data.spec_id && delete.partition == data.partition;
-            delete.sequence_number > data.sequence_number && (delete.partition.is_empty() || same_partition)
+            delete.sequence_number > data.sequence_number && (columns.is_unpartitioned(delete.spec_id) || same_partition)
         };
         let applying = self.values.iter().filter(|(file, _)| applies(file));
         applying

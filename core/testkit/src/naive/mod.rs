@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Schema, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Type as PhysicalType;
 use tarndb_catalog::Storage;
 use tarndb_core::Table;
 
@@ -48,7 +50,16 @@ pub async fn read(storage: &Storage, table: &Table) -> Vec<RecordBatch> {
 
 async fn parquet_batches(storage: &Storage, path: &str) -> Vec<RecordBatch> {
     let bytes = storage.read(path).await.unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+    let plain = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new()).unwrap();
+    // Timestamps of 96 bits reach further than nanoseconds do.
+    let columns = plain.parquet_schema().root_schema().get_fields();
+    let fields = plain.schema().fields().iter().zip(columns).map(|(field, column)| {
+        let is_int96 = column.is_primitive() && column.get_physical_type() == PhysicalType::INT96;
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+        if is_int96 { field.as_ref().clone().with_data_type(micros) } else { field.as_ref().clone() }
+    });
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields.collect::<Vec<_>>())));
+    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).unwrap().build().unwrap();
     reader.map(|batch| batch.unwrap()).collect()
 }
 
