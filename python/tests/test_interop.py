@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pyarrow
+import pyarrow.parquet
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 
@@ -116,6 +117,38 @@ def test_version_3_read_by_others(tmp_path, partition_by):
     assert theirs.metadata.format_version == 3
     assert normal(theirs.scan().to_arrow()) == ours
     assert duckdb_rows(table.metadata_location) == ours
+
+
+def test_rows_keep_their_ids(tmp_path):
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    table = lake.create_table("t", SCHEMA, properties={"format-version": "3"})
+    table.append(rows(10))
+    table.append(rows(10))
+    table.delete("id = 3")
+
+    def lineage() -> set[tuple]:
+        found = set()
+        for file in table.files().arrow().to_pylist():
+            if file["content"] == 0:
+                read = pyarrow.parquet.read_table(file["file_path"].removeprefix("file://"))
+                found |= {(row["_row_id"], row["_last_updated_sequence_number"], row["id"]) for row in read.to_pylist()}
+        return found
+
+    # Two appends of ten rows each: ids count on, and a row was last changed by the commit that added it.
+    expected = {(10 * part + n, part + 1, n) for part in range(2) for n in range(10) if n != 3}
+    table.rewrite_data_files(rewrite_all=True)
+    assert lineage() == expected
+    table.append(rows(1))
+    table.delete("id = 5")
+    # Rows that moved already keep what the files hold; the new one gets an id that no row had.
+    table.rewrite_data_files(rewrite_all=True)
+    again = lineage()
+    kept = {row for row in expected if row[2] != 5}
+    assert kept < again and len(again) == len(kept) + 1
+    [(row_id, number, _)] = again - kept
+    assert row_id >= 20 and number == 5
+    theirs = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db").load_table("default.t")
+    assert normal(theirs.scan().to_arrow()) == normal(table.scan().arrow())
 
 
 def test_partitions_by_uuid(tmp_path):

@@ -170,8 +170,9 @@ pub(crate) async fn write_batches(
 ) -> Result<Vec<WrittenFile>> {
     let schema = crate::table::arrow_schema(table.metadata().current_schema())?;
     let defaults = table.write_defaults()?;
-    let conformed = rows.map(move |batch| conform(&batch?, &schema, matching, &defaults));
-    write_rows(table, conformed, memory).await.map_err(|e: Error| e.with_context("table", table.ident().to_string()))
+    let target = Arc::clone(&schema);
+    let conformed = rows.map(move |batch| conform(&batch?, &target, matching, &defaults));
+    write_rows(table, &schema, conformed, memory).await.map_err(|e: Error| e.with_context("table", table.ident().to_string()))
 }
 
 /// Writes rows and commits them.

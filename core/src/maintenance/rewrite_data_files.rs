@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use arrow::datatypes::Schema as ArrowSchema;
 use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use datafusion::physical_expr::PhysicalExpr;
 use futures::FutureExt;
@@ -8,7 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::spec::FormatVersion;
 use tarndb_catalog::{Error, Result};
 
-use crate::scan::{Deletes, Pruner, ReadSchema, ScanTask, open_rows, plan};
+use crate::scan::{Deletes, Extra, LINEAGE, Pruner, ReadSchema, ScanTask, open_rows, plan};
 use crate::table::{Table, engine_schema, properties};
 use crate::transaction::{Backoff, Caller, RewriteFiles, Transaction, WrittenFile, met_another_writer};
 use crate::writer::{Matching, conform, write_rows};
@@ -84,10 +85,6 @@ pub async fn rewrite_data_files(
     filters: &[Arc<dyn PhysicalExpr>],
 ) -> Result<RewriteDataFilesResult> {
     table.check_writable()?;
-    if table.metadata().format_version() == FormatVersion::V3 {
-        let message = "tables of format version 3 cannot be rewritten yet: their rows would get other row ids";
-        return Err(Error::unsupported(message).with_context("table", table.ident().to_string()));
-    }
     let mut backoff = Backoff::new(table.metadata(), Caller::Upkeep)?;
     loop {
         let current = table.refresh().await?;
@@ -252,14 +249,21 @@ async fn rewrite_group(
 ) -> Result<Vec<WrittenFile>> {
     let plain = table.arrow_schema()?;
     let (read, deletes, storage) = (read.clone(), Arc::clone(deletes), table.env().storage.clone());
+    // Rows that are moved keep their ids.
+    let has_lineage = table.metadata().format_version() == FormatVersion::V3;
+    let extra = if has_lineage { Extra::Lineage } else { Extra::Nothing };
+    let lineage = if has_lineage { LINEAGE.fields().len() } else { 0 };
+    let written = plain.fields().iter().chain(LINEAGE.fields().iter().take(lineage)).cloned().collect::<Vec<_>>();
+    let written = Arc::new(ArrowSchema::new(written));
+    let target = Arc::clone(&written);
     let rows = stream::iter(group)
         .then(move |task| {
             let (deletes, schema, storage) = (Arc::clone(&deletes), read.clone(), storage.clone());
-            async move { open_rows(&storage, &deletes, &task, &schema, false, BATCH_ROWS).await }
+            async move { open_rows(&storage, &deletes, &task, &schema, extra, BATCH_ROWS).await }
         })
         .try_flatten()
-        .and_then(move |batch| futures::future::ready(conform(&batch, &plain, Matching::ByPosition, &HashMap::new())));
+        .and_then(move |batch| futures::future::ready(conform(&batch, &target, Matching::ByPosition, &HashMap::new())));
     // One file is open at a time, whose row group bounds what it buffers.
     let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
-    write_rows(table, rows.boxed(), &memory).await
+    write_rows(table, &written, rows.boxed(), &memory).await
 }

@@ -46,9 +46,13 @@ pub(super) async fn describe(lake: &Lakehouse, table: &TableIdent) -> Result<Que
         let transforms = spec.fields().iter().filter(|field| field.source_id == id).map(|field| field.transform.to_string());
         transforms.collect::<Vec<_>>().join(", ")
     };
+    let type_of = |field: &NestedFieldRef| match table.unsupported_type(field) {
+        Some(of) if field.field_type.is_primitive() => of.to_string(),
+        _ => type_name(&field.field_type),
+    };
     result(vec![
         ("column_name", strings(fields.iter().map(|field| field.name.clone()))),
-        ("data_type", strings(fields.iter().map(|field| type_name(&field.field_type)))),
+        ("data_type", strings(fields.iter().map(type_of))),
         ("is_nullable", Arc::new(fields.iter().map(|field| Some(!field.required)).collect::<BooleanArray>())),
         ("partition", strings(fields.iter().map(|field| partition(field.id)))),
         ("comment", strings(fields.iter().map(|field| field.doc.clone().unwrap_or_default()))),

@@ -20,6 +20,9 @@ pub(crate) struct ScanTask {
     pub(crate) spec_id: i32,
     pub(crate) partition: Struct,
     pub(crate) snapshot_id: i64,
+    pub(super) sequence_number: i64,
+    /// The id of the file's first row, in tables with row lineage.
+    pub(super) first_row_id: Option<i64>,
     /// Position deletes and deletion vectors.
     pub(crate) deletes: Vec<Arc<DeleteFile>>,
     pub(super) equality: Option<TaskEquality>,
@@ -106,6 +109,8 @@ async fn plan_inner(table: &Table, pruner: &Pruner, rows: Option<u64>) -> Result
                 spec_id,
                 partition: entry.partition.clone(),
                 snapshot_id: entry.snapshot_id,
+                sequence_number: entry.sequence_number,
+                first_row_id: entry.first_row_id,
                 deletes,
                 equality,
                 columns: Arc::clone(&columns),

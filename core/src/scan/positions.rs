@@ -17,6 +17,7 @@ use tarndb_catalog::{Error, Result, Storage};
 
 use super::deletes::{DeleteLoader, selectors};
 use super::equality::{EqualityFilter, FilterLoader, Keys, TaskEquality};
+use super::lineage::{self, LINEAGE};
 use super::plan::ScanTask;
 use super::{ReadSchema, field_ids, name_mapping, parquet_file};
 use crate::error::{engine_error, to_engine_error};
@@ -61,7 +62,17 @@ impl Deletes {
     }
 }
 
-/// The live rows of one data file; with `with_positions`, file and position of each row follow.
+/// What is told of a row beside its columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extra {
+    Nothing,
+    /// Its file and its position there.
+    Position,
+    /// Its id, and the number of the commit that changed it last: [`LINEAGE`].
+    Lineage,
+}
+
+/// The live rows of one data file, with the columns of `extra` at their end.
 ///
 /// # Errors
 /// `DataInvalid`, naming the file, when it or one of its delete files is missing or damaged.
@@ -70,24 +81,29 @@ pub(crate) async fn open_rows(
     deletes: &Deletes,
     task: &ScanTask,
     schema: &ReadSchema,
-    with_positions: bool,
+    extra: Extra,
     batch_size: usize,
 ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
     const WHAT: &str = "data file";
     let unreadable = |path: &str, e| parquet_file::unreadable(WHAT, e).with_context("file", path);
     let deleted = deletes.positions.positions(task).await?;
     let equality = deletes.equality(task).await?;
+    let schema = if extra == Extra::Lineage { schema.with_columns(&LINEAGE) } else { schema.clone() };
     let width = schema.output.fields().len();
     let schema = match &equality {
-        None => schema.clone(),
+        None => schema,
         Some((filter, _)) => schema.with_columns(filter.columns()),
     };
+    let keys = schema.output.fields().len() - width;
     let position = Field::new(POSITION_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
-    let virtual_columns = if with_positions { vec![Arc::new(position) as FieldRef] } else { Vec::new() };
+    let virtual_columns = if extra == Extra::Nothing { Vec::new() } else { vec![Arc::new(position) as FieldRef] };
     let builder = parquet_file::open(storage, WHAT, (&task.path, task.file_size), virtual_columns).await;
     let builder = builder.map_err(|e| e.with_context("file", task.path.clone()))?;
     let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-    let file = name_mapping::apply(builder.schema(), schema.mapping.as_deref());
+    // Without the virtual column, which is no column by its place either.
+    let own = builder.parquet_schema().root_schema().get_fields().len();
+    let file = Arc::new(ArrowSchema::new(builder.schema().fields().iter().take(own).cloned().collect::<Vec<_>>()));
+    let file = name_mapping::apply(&file, schema.mapping.as_deref());
     let roots = field_ids::needed_columns(&file, &schema.with_ids);
     let file = file.project(&roots).map_err(|e| Error::internal("a projection of a file does not fit").with_source(e))?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
@@ -96,16 +112,19 @@ pub(crate) async fn open_rows(
         builder = builder.with_row_selection(RowSelection::from(selectors(&deleted, 0, rows)));
     }
     let batches = builder.build().map_err(|e| unreadable(&task.path, e))?;
-    let (path, location, absent) = (task.path.clone(), task.path.clone(), schema.absent(task));
+    let (path, task, absent) = (task.path.clone(), task.clone(), schema.absent(task));
     let adapted = batches.map_err(move |e| unreadable(&path, e)).and_then(move |batch| {
         let adapted = field_ids::adapt_batch(&batch, &file, &schema.with_ids, &schema.output, &absent);
-        let complete =
-            adapted.and_then(|adapted| if with_positions { positioned(&adapted, &batch, &location) } else { Ok(adapted) });
+        let complete = adapted.and_then(|adapted| match extra {
+            Extra::Nothing => Ok(adapted),
+            Extra::Position => positioned(&adapted, position_column(&batch)?, &task.path),
+            Extra::Lineage => lineage::fill(&adapted, keys, position_column(&batch)?, &task),
+        });
         let left = complete.map_err(engine_error).and_then(|rows| match &equality {
             None => Ok(rows),
             Some((filter, of)) => left(&rows, filter, of, width),
         });
-        futures::future::ready(left.map_err(|e| e.with_context("file", location.clone())))
+        futures::future::ready(left.map_err(|e| e.with_context("file", task.path.clone())))
     });
     Ok(adapted.boxed())
 }
@@ -119,13 +138,16 @@ fn left(rows: &RecordBatch, filter: &EqualityFilter, of: &TaskEquality, width: u
     left.map_err(|e| engine_error(e.into()))
 }
 
+fn position_column(batch: &RecordBatch) -> EngineResult<&ArrayRef> {
+    let position = batch.column_by_name(POSITION_COLUMN);
+    position.ok_or_else(|| datafusion::common::exec_datafusion_err!("the reader gave no row positions"))
+}
+
 /// The rows with their file and position.
-fn positioned(adapted: &RecordBatch, batch: &RecordBatch, location: &str) -> EngineResult<RecordBatch> {
-    let file: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(location, batch.num_rows())));
-    let position = batch.column_by_name(POSITION_COLUMN).cloned();
-    let position = position.ok_or_else(|| datafusion::common::exec_datafusion_err!("the reader gave no row positions"))?;
+fn positioned(adapted: &RecordBatch, position: &ArrayRef, location: &str) -> EngineResult<RecordBatch> {
+    let file: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(location, adapted.num_rows())));
     let mut columns = adapted.columns().to_vec();
-    columns.extend([file, position]);
+    columns.extend([file, Arc::clone(position)]);
     Ok(RecordBatch::try_new(with_position_columns(&adapted.schema()), columns)?)
 }
 
@@ -228,7 +250,7 @@ impl ExecutionPlan for PositionScanExec {
         let rows = stream::iter(tasks)
             .then(move |task| {
                 let (storage, deletes, schema) = (storage.clone(), Arc::clone(&deletes), schema.clone());
-                async move { open_rows(&storage, &deletes, &task, &schema, true, batch_size).await }
+                async move { open_rows(&storage, &deletes, &task, &schema, Extra::Position, batch_size).await }
             })
             .try_flatten()
             .map_err(to_engine_error)

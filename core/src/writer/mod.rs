@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use iceberg::spec::Struct;
@@ -49,22 +50,24 @@ const CLOSE_CONCURRENCY: usize = 16;
 /// `InvalidInput` for a property that cannot be used; `Unsupported` for one that asks for what is not offered.
 pub(crate) fn check_properties(table: &Table) -> Result<()> {
     table.check_writable()?;
-    RollingWriter::try_new(table, Struct::empty(), String::new()).map(|_| ())
+    let schema = crate::table::arrow_schema(table.metadata().current_schema())?;
+    RollingWriter::try_new(table, &schema, Struct::empty(), String::new()).map(|_| ())
 }
 
-/// Writes rows as data files of the table, by its default partition spec. Batches have the table's plain Arrow schema,
-/// as [`conform`] makes it. What open files buffer is reserved in the pool `memory`; when that has no more, the largest
+/// Writes rows as data files of the table, by its default partition spec. Batches have the columns of `schema`: the table's
+/// plain Arrow schema, as [`conform`] makes it, and after it what else the files are to hold. What open files buffer is reserved in the pool `memory`; when that has no more, the largest
 /// are closed early. When anything fails, what was written is deleted again.
 ///
 /// # Errors
 /// Those of the input; `Unsupported` for file formats other than Parquet; the storage's.
 pub(crate) async fn write_rows(
     table: &Table,
+    schema: &SchemaRef,
     rows: impl Stream<Item = Result<RecordBatch>> + Send,
     memory: &Arc<dyn MemoryPool>,
 ) -> Result<Vec<WrittenFile>> {
     let reservation = MemoryConsumer::new(format!("writer of {}", table.ident())).with_can_spill(true).register(memory);
-    let mut open = OpenFiles { table, writers: HashMap::new(), open: 0, reservation };
+    let mut open = OpenFiles { table, schema, writers: HashMap::new(), open: 0, reservation };
     let written = open.write_all(rows).await;
     match written {
         Ok(files) => Ok(files),
@@ -80,6 +83,7 @@ pub(crate) async fn write_rows(
 
 struct OpenFiles<'a> {
     table: &'a Table,
+    schema: &'a SchemaRef,
     writers: HashMap<Struct, RollingWriter>,
     open: usize,
     reservation: MemoryReservation,
@@ -92,7 +96,7 @@ impl OpenFiles<'_> {
         while let Some(batch) = rows.try_next().await? {
             for (partition, batch) in splitter.split(&batch)? {
                 if !self.writers.contains_key(&partition) {
-                    let writer = RollingWriter::try_new(self.table, partition.clone(), splitter.path(&partition))?;
+                    let writer = RollingWriter::try_new(self.table, self.schema, partition.clone(), splitter.path(&partition))?;
                     self.writers.insert(partition.clone(), writer);
                 }
                 if let Some(writer) = self.writers.get_mut(&partition) {

@@ -51,7 +51,7 @@ fn write_failure(e: parquet::errors::ParquetError) -> Error {
 }
 
 impl RollingWriter {
-    pub(super) fn try_new(table: &Table, partition: Struct, partition_path: String) -> Result<Self> {
+    pub(super) fn try_new(table: &Table, arrow: &SchemaRef, partition: Struct, partition_path: String) -> Result<Self> {
         let metadata = table.metadata();
         if let Some(format) = metadata.properties().get(properties::WRITE_FORMAT)
             && !format.eq_ignore_ascii_case("parquet")
@@ -61,7 +61,7 @@ impl RollingWriter {
         let schema = Arc::clone(metadata.current_schema());
         Ok(Self {
             storage: table.env().storage.clone(),
-            arrow: crate::table::arrow_schema(&schema)?,
+            arrow: Arc::clone(arrow),
             schema,
             spec_id: metadata.default_partition_spec_id(),
             partition,

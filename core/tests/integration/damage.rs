@@ -130,3 +130,26 @@ async fn a_panic_below_is_an_error_of_the_statement() {
     lake.clone().close().await;
     assert_eq!(rows(&lake, "SELECT 1").await.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_of_unknown_types_are_named_and_the_others_read() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("lake");
+    let lake = tarndb_core::connect(folder.to_str().unwrap()).await.unwrap();
+    run(&lake, &["CREATE TABLE t (id INT, v BINARY)", "INSERT INTO t VALUES (1, X'00'), (2, NULL)"]).await;
+    let location = lake.table("t").await.unwrap().metadata_location().to_string();
+    let path = location.strip_prefix("file://").unwrap();
+    let text = std::fs::read_to_string(path).unwrap().replace(r#""type":"binary""#, r#""type":"variant""#);
+    assert!(text.contains("variant"));
+    std::fs::write(path, text).unwrap();
+    let lake = tarndb_core::connect(folder.to_str().unwrap()).await.unwrap();
+    assert_eq!(crate::number(&lake, "SELECT count(*) FROM t WHERE id > 0").await, 2);
+    assert_eq!(crate::number(&lake, "SELECT sum(id) FROM t").await, 3);
+    for statement in ["SELECT * FROM t", "SELECT v FROM t", "INSERT INTO t (id) VALUES (3)", "ALTER TABLE t ADD COLUMN a INT"] {
+        let error = rows(&lake, statement).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{statement}: {error:?}");
+        assert!(error.to_string().contains("`v`") && error.to_string().contains("variant"), "{statement}: {error}");
+    }
+    let described = rows(&lake, "DESCRIBE t").await.unwrap();
+    assert!(tarndb_testkit::naive::lines(&described).iter().any(|line| line.starts_with("v|variant|")));
+}
