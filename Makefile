@@ -1,7 +1,8 @@
 # make demo    builds tarndb and shows the main job on TPC-H data (SF=1 for more)
 # make test    every test: Rust, C, Python, and other engines on our tables
 # make check   format, lints, layers, file sizes
-# make bench   TPC-H beside plain Parquet and DuckDB (BENCH_SF=1 unless given), commits beside PyIceberg
+# make bench   TPC-H beside plain Parquet and DuckDB (BENCH_SF=1 unless given), commits beside PyIceberg, planning and scans
+#              with deletes beside both
 #
 # LTO=1 builds as what ships is built, with link-time optimisation, which takes half an hour: for figures that are quoted.
 
@@ -62,6 +63,8 @@ bench: wheel $(VENV)/.ready
 	$(DEMO_VENV)/bin/pip install -q $(WORK)/wheels/tarndb-*.whl -r python/requirements-peers.txt
 	$(DEMO_VENV)/bin/python benches/compare/tpch.py --tpchgen $(VENV)/bin/tpchgen-cli --scale $(BENCH_SF) --folder $(WORK)/bench
 	$(DEMO_VENV)/bin/python benches/compare/commits.py --folder $(WORK)/bench-commits
+	$(DEMO_VENV)/bin/python benches/compare/planning.py --folder $(WORK)/bench
+	$(DEMO_VENV)/bin/python benches/compare/deletes.py --folder $(WORK)/bench
 
 $(VENV)/.ready: python/requirements-dev.txt python/requirements-peers.txt
 	python3 -m venv $(VENV)
