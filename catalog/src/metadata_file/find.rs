@@ -64,3 +64,39 @@ impl Candidate {
         Some(Self { version, last_modified_ms: object.last_modified_ms, location: object.location, is_hadoop })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Location;
+
+    async fn found(files: &[&str], hint: Option<&str>) -> Result<String> {
+        let storage = Storage::new(Location::parse("memory://").unwrap());
+        let folder = format!("{}/t", storage.root());
+        for name in files {
+            storage.write(&format!("{folder}/metadata/{name}"), "{}".into()).await.unwrap();
+        }
+        if let Some(hint) = hint {
+            storage.write(&format!("{folder}/metadata/version-hint.text"), hint.to_string().into()).await.unwrap();
+        }
+        let location = find(&storage, &folder).await?;
+        Ok(location.rsplit('/').next().unwrap().to_string())
+    }
+
+    #[tokio::test]
+    async fn the_current_file_under_any_name() {
+        let hadoop = ["v1.metadata.json", "v2.gz.metadata.json", "v10.metadata.json.gz", "v3.metadata.json"];
+        assert_eq!(found(&hadoop, None).await.unwrap(), "v10.metadata.json.gz");
+        // The table may be ahead of its hint, by versions that follow it without a gap.
+        assert_eq!(found(&hadoop, Some("1")).await.unwrap(), "v3.metadata.json");
+        assert_eq!(found(&hadoop, Some("10\n")).await.unwrap(), "v10.metadata.json.gz");
+        assert_eq!(found(&hadoop, Some("v2.metadata.json")).await.unwrap(), "v3.metadata.json");
+        assert_eq!(found(&hadoop, Some("77")).await.unwrap(), "v10.metadata.json.gz");
+        let catalog = ["00000-a.metadata.json", "00001-b.metadata.json", "00002-c.gz.metadata.json", "snap-9.avro", "x.json"];
+        assert_eq!(found(&catalog, None).await.unwrap(), "00002-c.gz.metadata.json");
+        // What a catalog's table has beyond its hint may never have been committed.
+        assert_eq!(found(&catalog, Some("1")).await.unwrap(), "00001-b.metadata.json");
+        let error = found(&["snap-9.avro"], None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+}

@@ -153,3 +153,38 @@ async fn columns_of_unknown_types_are_named_and_the_others_read() {
     let described = rows(&lake, "DESCRIBE t").await.unwrap();
     assert!(tarndb_testkit::naive::lines(&described).iter().any(|line| line.starts_with("v|variant|")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_by_path_reads_nothing_beside_its_folder() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("lake");
+    let lake = tarndb_core::connect(folder.to_str().unwrap()).await.unwrap();
+    run(&lake, &["CREATE TABLE t (id INT)", "INSERT INTO t VALUES (1), (2)"]).await;
+    let table = lake.table("t").await.unwrap();
+    let location = table.metadata_location().strip_prefix("file://").unwrap().to_string();
+    let text = std::fs::read_to_string(&location).unwrap();
+    let moved = scratch.path().join("moved");
+    std::fs::create_dir_all(moved.join("metadata")).unwrap();
+    let copy = moved.join("metadata/v1.metadata.json");
+    let scan = format!("SELECT * FROM iceberg_scan('{}')", moved.display());
+    // As if the table had been elsewhere: what it names then lies in the lake, which is beside this folder.
+    std::fs::write(
+        &copy,
+        text.replace(table.location(), "file:///elsewhere").replacen(
+            "file:///elsewhere/metadata/snap-",
+            &format!("{}/metadata/snap-", table.location()),
+            usize::MAX,
+        ),
+    )
+    .unwrap();
+    let error = rows(&lake, &scan).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DataInvalid, "{error:?}");
+    assert!(error.to_string().contains("outside"), "{error}");
+    // A folder that the table itself calls its own is read.
+    let text = std::fs::read_to_string(&copy).unwrap();
+    assert!(!text.contains("properties"));
+    let own = format!(r#"{{"properties":{{"write.metadata.path":"{}"}},"#, folder.display());
+    let text = text.replacen('{', &own, 1);
+    std::fs::write(&copy, text).unwrap();
+    assert_eq!(rows(&lake, &scan).await.unwrap().iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
+}
