@@ -383,7 +383,7 @@ impl ManifestColumns {
             place
         };
         self.last = Some((field_id, place));
-        Ok(&mut self.stats[place])
+        self.stats.get_mut(place).ok_or_else(|| Error::internal("a column's statistics are not where they were"))
     }
 
     fn decode_counts(&mut self, cursor: &mut Cursor<'_>, schema: &Schema, which: Count) -> Result<()> {

@@ -11,7 +11,7 @@ use iceberg::spec::{Literal, NestedField, PrimitiveType, Schema, Type};
 use tarndb_catalog::{Error, ErrorKind, Result};
 
 use super::coercion::coerce;
-use super::parse::{AlterTable, Alteration, ColumnDefinition, PartitionField};
+use super::parse::{AlterTable, Alteration, ColumnDefinition};
 use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult};
 use crate::table::evolution::{Change, NewColumn};
@@ -51,22 +51,12 @@ fn change(lake: &Lakehouse, table: &Table, alteration: Alteration) -> Result<Opt
         }
         Alteration::DropColumn { column, if_exists } if if_exists && find(&column).is_none() => return Ok(None),
         Alteration::DropColumn { column, .. } => Change::DropColumn(column),
-        Alteration::RenameColumn { column, to } => Change::RenameColumn { column, to },
-        Alteration::SetType { column, field_type } => Change::SetType { column, field_type },
-        Alteration::DropNotNull(column) => Change::DropNotNull(column),
-        Alteration::SetDoc { column, doc } => Change::SetDoc { column, doc },
         Alteration::SetDefault { column, default } => {
             let field = find(&column).ok_or_else(|| missing(&column))?;
             let default = default.map(|default| literal(lake, &field.name, &default, &field.field_type)).transpose()?.flatten();
             Change::SetWriteDefault { column, default }
         }
-        Alteration::Move { column, position } => Change::Move { column, position },
-        Alteration::AddPartitionField { field: PartitionField { column, transform }, name } => {
-            Change::AddPartitionField { column, transform, name }
-        }
-        Alteration::DropPartitionField(named) => Change::DropPartitionField(named),
-        Alteration::SetProperties(properties) => Change::SetProperties(properties),
-        Alteration::UnsetProperties(keys) => Change::UnsetProperties(keys),
+        Alteration::Change(change) => change,
     }))
 }
 

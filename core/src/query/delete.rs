@@ -199,8 +199,7 @@ async fn whole_files(lake: &Lakehouse, table: &Table, condition: Option<&Conditi
     let schema = engine_schema(table.schema())?;
     let pruner = |filters: &[_]| Pruner::new(Arc::clone(table.schema()), Arc::clone(&schema), filters);
     let Some(condition) = condition else {
-        let all = plan_scan(table, &pruner(&[])?, None).await?.0;
-        return Ok(all);
+        return Ok(plan_scan(table, &pruner(&[])?, None).await?.0);
     };
     let Condition::OverColumns(expr) = condition else {
         return Ok(Vec::new());
@@ -323,10 +322,8 @@ async fn commit(
         return Ok(result);
     }
     let referenced: HashSet<String> = deleted.keys().cloned().collect();
-    let files = match table.metadata().format_version() {
-        FormatVersion::V3 => write_deletion_vectors(table, deleted).await?,
-        _ => write_position_deletes(table, deleted).await?,
-    };
+    let files =
+        if is_v3 { write_deletion_vectors(table, deleted).await? } else { write_position_deletes(table, deleted).await? };
     let mut action = RowDelta::new(table, files, referenced, removed);
     if isolation_is_serializable(table)? {
         action = action.with_serializable(conflict_filter(lake, table, condition.as_ref())?);

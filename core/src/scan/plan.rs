@@ -81,7 +81,6 @@ async fn plan_inner(table: &Table, pruner: &Pruner, rows: Option<u64>) -> Result
     while let Some((manifest, columns)) = deletes.try_next().await? {
         index.add(metadata, &manifest, &columns);
     }
-    let index = index.build();
     let mut tasks = Vec::new();
     let mut sure_rows = 0_u64;
     let mut data = pin!(manifests.stream(data));

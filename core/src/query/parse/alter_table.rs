@@ -7,7 +7,7 @@ use super::create_table::{self, PartitionField};
 use super::data_type;
 use super::names::normalize;
 use super::tokens::Tokens;
-use crate::table::evolution::{PartitionFieldName, Position};
+use crate::table::evolution::{Change, PartitionFieldName, Position};
 
 /// `ALTER TABLE [IF EXISTS] name` and what is changed.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(in crate::query) struct ColumnDefinition {
     pub(in crate::query) default: Option<String>,
 }
 
-/// One change, as it was written.
+/// One change, as far as the text alone tells: expressions are to be evaluated, and `IF EXISTS` is to be looked up.
 #[derive(Debug)]
 pub(in crate::query) enum Alteration {
     AddColumn {
@@ -40,35 +40,13 @@ pub(in crate::query) enum Alteration {
         column: Vec<String>,
         if_exists: bool,
     },
-    RenameColumn {
-        column: Vec<String>,
-        to: String,
-    },
-    SetType {
-        column: Vec<String>,
-        field_type: Type,
-    },
-    DropNotNull(Vec<String>),
-    SetDoc {
-        column: Vec<String>,
-        doc: String,
-    },
     /// `None` drops it.
     SetDefault {
         column: Vec<String>,
         default: Option<String>,
     },
-    Move {
-        column: Vec<String>,
-        position: Position,
-    },
-    AddPartitionField {
-        field: PartitionField,
-        name: Option<String>,
-    },
-    DropPartitionField(PartitionFieldName),
-    SetProperties(Vec<(String, String)>),
-    UnsetProperties(Vec<String>),
+    /// What says all of itself.
+    Change(Change),
 }
 
 /// `None` for what sqlparser parses (`RENAME TO`) or what is not offered.
@@ -95,18 +73,17 @@ pub(super) fn parse(tokens: &mut Tokens) -> Result<Option<AlterTable>> {
 fn alteration(tokens: &mut Tokens) -> Result<Option<Vec<Alteration>>> {
     let one = if tokens.accept(&["ADD", "PARTITION", "FIELD"]) {
         let field = create_table::partition_field(tokens)?;
-        let name = if tokens.accept(&["AS"]) { Some(normalize(&tokens.word()?)) } else { None };
-        Alteration::AddPartitionField { field, name }
+        Alteration::Change(add_partition_field(tokens, field)?)
     } else if tokens.accept(&["DROP", "PARTITION", "FIELD"]) {
-        Alteration::DropPartitionField(partition_name(tokens)?)
+        Alteration::Change(Change::DropPartitionField(partition_name(tokens)?))
     } else if tokens.accept(&["REPLACE", "PARTITION", "FIELD"]) {
         let old = partition_name(tokens)?;
         if !tokens.accept(&["WITH"]) {
             return Err(tokens.expected("WITH and the new partition field"));
         }
         let field = create_table::partition_field(tokens)?;
-        let name = if tokens.accept(&["AS"]) { Some(normalize(&tokens.word()?)) } else { None };
-        return Ok(Some(vec![Alteration::DropPartitionField(old), Alteration::AddPartitionField { field, name }]));
+        let changes = [Change::DropPartitionField(old), add_partition_field(tokens, field)?];
+        return Ok(Some(changes.map(Alteration::Change).into()));
     } else if tokens.accept(&["ADD", "COLUMNS"]) {
         return Ok(Some(columns(tokens)?));
     } else if tokens.accept(&["ADD", "COLUMN"]) {
@@ -120,16 +97,16 @@ fn alteration(tokens: &mut Tokens) -> Result<Option<Vec<Alteration>>> {
         if !tokens.accept(&["TO"]) {
             return Err(tokens.expected("TO and the new name"));
         }
-        Alteration::RenameColumn { column, to: normalize(&tokens.word()?) }
+        Alteration::Change(Change::RenameColumn { column, to: normalize(&tokens.word()?) })
     } else if tokens.accept(&["ALTER", "COLUMN"]) {
         alter_column(tokens)?
     } else if tokens.accept(&["SET", "TBLPROPERTIES"]) {
         let mut properties = Vec::new();
         create_table::properties(tokens, &mut properties)?;
-        Alteration::SetProperties(properties)
+        Alteration::Change(Change::SetProperties(properties))
     } else if tokens.accept(&["UNSET", "TBLPROPERTIES"]) {
         let _ = tokens.accept(&["IF", "EXISTS"]);
-        Alteration::UnsetProperties(keys(tokens)?)
+        Alteration::Change(Change::UnsetProperties(keys(tokens)?))
     } else {
         return Ok(None);
     };
@@ -175,13 +152,13 @@ fn add_column(tokens: &mut Tokens, if_not_exists: bool) -> Result<Alteration> {
 fn alter_column(tokens: &mut Tokens) -> Result<Alteration> {
     let column = path(tokens)?;
     if let Some(position) = place(tokens)? {
-        return Ok(Alteration::Move { column, position });
+        return Ok(Alteration::Change(Change::Move { column, position }));
     }
     if tokens.accept(&["TYPE"]) || tokens.accept(&["SET", "DATA", "TYPE"]) {
-        return Ok(Alteration::SetType { column, field_type: data_type::parse(tokens, &mut 0)? });
+        return Ok(Alteration::Change(Change::SetType { column, field_type: data_type::parse(tokens, &mut 0)? }));
     }
     if tokens.accept(&["DROP", "NOT", "NULL"]) {
-        return Ok(Alteration::DropNotNull(column));
+        return Ok(Alteration::Change(Change::DropNotNull(column)));
     }
     if tokens.accept(&["SET", "NOT", "NULL"]) {
         return Err(Error::unsupported("ALTER COLUMN … SET NOT NULL is not supported: older rows may be NULL"));
@@ -193,7 +170,7 @@ fn alter_column(tokens: &mut Tokens) -> Result<Alteration> {
         return Ok(Alteration::SetDefault { column, default: None });
     }
     if tokens.accept(&["COMMENT"]) {
-        return Ok(Alteration::SetDoc { column, doc: tokens.string()? });
+        return Ok(Alteration::Change(Change::SetDoc { column, doc: tokens.string()? }));
     }
     Err(tokens.expected("TYPE, SET DEFAULT, DROP DEFAULT, DROP NOT NULL, COMMENT, FIRST or AFTER"))
 }
@@ -215,6 +192,13 @@ fn path(tokens: &mut Tokens) -> Result<Vec<String>> {
         path.push(normalize(&tokens.word()?));
     }
     Ok(path)
+}
+
+/// The field, with the name that may follow it.
+fn add_partition_field(tokens: &mut Tokens, field: PartitionField) -> Result<Change> {
+    let name = if tokens.accept(&["AS"]) { Some(normalize(&tokens.word()?)) } else { None };
+    let PartitionField { column, transform } = field;
+    Ok(Change::AddPartitionField { column, transform, name })
 }
 
 fn partition_name(tokens: &mut Tokens) -> Result<PartitionFieldName> {

@@ -50,7 +50,8 @@ pub(crate) struct DeleteFile {
 pub(super) struct DeleteIndex {
     by_path: HashMap<String, Vec<Arc<DeleteFile>>>,
     by_partition: HashMap<(i32, Struct), Vec<Arc<DeleteFile>>>,
-    equality: EqualityIndex,
+    /// Shared with the data files to which they apply.
+    equality: Arc<EqualityIndex>,
 }
 
 impl DeleteIndex {
@@ -65,7 +66,8 @@ impl DeleteIndex {
                 FileContent::EqualityDeletes => {
                     let file = (entry.path.clone(), entry.file_size, entry.format);
                     let partition = (!is_unpartitioned).then_some(partition);
-                    self.equality.add(file, entry.sequence_number, partition, entry.equality_ids.clone());
+                    let equality = Arc::make_mut(&mut self.equality);
+                    equality.add(file, entry.sequence_number, partition, entry.equality_ids.clone());
                     continue;
                 }
                 FileContent::PositionDeletes => {}
@@ -87,21 +89,6 @@ impl DeleteIndex {
         }
     }
 
-    /// Ready to be asked.
-    pub(super) fn build(self) -> BuiltDeleteIndex {
-        BuiltDeleteIndex { by_path: self.by_path, by_partition: self.by_partition, equality: Arc::new(self.equality) }
-    }
-}
-
-/// A [`DeleteIndex`] with all delete files in it.
-#[derive(Debug)]
-pub(super) struct BuiltDeleteIndex {
-    by_path: HashMap<String, Vec<Arc<DeleteFile>>>,
-    by_partition: HashMap<(i32, Struct), Vec<Arc<DeleteFile>>>,
-    equality: Arc<EqualityIndex>,
-}
-
-impl BuiltDeleteIndex {
     /// The position delete files that can hold rows of the data file, or its deletion vectors; and the equality deletes.
     pub(super) fn of(
         &self,

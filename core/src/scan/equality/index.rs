@@ -9,7 +9,7 @@ use crate::manifest::FileFormat;
 const EVERYWHERE: u32 = 0;
 
 /// An equality delete file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct EqualityFile {
     pub(super) path: String,
     pub(super) size: u64,
@@ -22,7 +22,7 @@ pub(super) struct EqualityFile {
 }
 
 /// All equality delete files of a snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(in crate::scan) struct EqualityIndex {
     files: Vec<EqualityFile>,
     scopes: HashMap<(i32, Struct), u32>,
