@@ -16,6 +16,9 @@
 
 mod error;
 mod extension;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lakehouse;
 pub mod maintenance;
 mod manifest;

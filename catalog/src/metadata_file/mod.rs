@@ -90,6 +90,15 @@ fn parse(bytes: Bytes) -> Result<ParsedMetadata> {
     Ok(ParsedMetadata { metadata: Arc::new(metadata), unsupported_types: Arc::new(unsupported_types) })
 }
 
+/// What `fuzz/` calls with the bytes of a metadata file.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn fuzz_metadata(bytes: &[u8]) {
+    if let Ok(parsed) = parse(Bytes::copy_from_slice(bytes)) {
+        let _ = std::hint::black_box(serialize(&parsed.metadata));
+    }
+}
+
 fn damaged(what: impl std::fmt::Display) -> Error {
     Error::data_invalid(format!("table metadata file is damaged: {what}"))
 }

@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::spec::FormatVersion;
 use tarndb_catalog::{Error, Result};
 
-use crate::scan::{Deletes, Extra, LINEAGE, Pruner, ReadSchema, ScanTask, open_rows, plan};
+use crate::scan::{Deletes, LINEAGE, MetadataColumn, MetadataColumns, Pruner, ReadSchema, RowSchema, ScanTask, open_rows, plan};
 use crate::table::{Table, engine_schema, properties};
 use crate::transaction::{Backoff, Caller, RewriteFiles, Transaction, WrittenFile, met_another_writer};
 use crate::writer::{Matching, conform, write_rows};
@@ -248,18 +248,20 @@ async fn rewrite_group(
     (read, deletes): (&ReadSchema, &Arc<Deletes>),
 ) -> Result<Vec<WrittenFile>> {
     let plain = table.arrow_schema()?;
-    let (read, deletes, storage) = (read.clone(), Arc::clone(deletes), table.env().storage.clone());
+    let (deletes, storage) = (Arc::clone(deletes), table.env().storage.clone());
     // Rows that are moved keep their ids.
     let has_lineage = table.metadata().format_version() == FormatVersion::V3;
-    let extra = if has_lineage { Extra::Lineage } else { Extra::Nothing };
+    let kept = [MetadataColumn::RowId, MetadataColumn::LastUpdatedSequenceNumber].map(|column| (column, column.name()));
+    let metadata = MetadataColumns::named(table, kept.into_iter().filter(|_| has_lineage))?;
+    let schema = RowSchema { read: read.clone(), metadata };
     let lineage = if has_lineage { LINEAGE.fields().len() } else { 0 };
     let written = plain.fields().iter().chain(LINEAGE.fields().iter().take(lineage)).cloned().collect::<Vec<_>>();
     let written = Arc::new(ArrowSchema::new(written));
     let target = Arc::clone(&written);
     let rows = stream::iter(group)
         .then(move |task| {
-            let (deletes, schema, storage) = (Arc::clone(&deletes), read.clone(), storage.clone());
-            async move { open_rows(&storage, &deletes, &task, &schema, extra, BATCH_ROWS).await }
+            let (deletes, schema, storage) = (Arc::clone(&deletes), schema.clone(), storage.clone());
+            async move { open_rows(&storage, &deletes, &task, &schema, BATCH_ROWS).await }
         })
         .try_flatten()
         .and_then(move |batch| futures::future::ready(conform(&batch, &target, Matching::ByPosition, &HashMap::new())));

@@ -2,6 +2,8 @@
 
 use super::avro::Field;
 
+/// The metadata column `_file`.
+pub(crate) const FILE_FIELD_ID: i32 = 2_147_483_646;
 /// Column `file_path` of position delete files.
 pub(crate) const FILE_PATH_FIELD_ID: i32 = 2_147_483_546;
 /// Column `pos` of position delete files.

@@ -21,4 +21,29 @@ pub(crate) use cache::ManifestCache;
 pub(crate) use columns::{Count, ManifestColumns};
 pub use columns::{Entry, EntryStatus, FileContent, FileFormat};
 pub(crate) use entries::FileEntry;
-pub(crate) use fields::{FILE_PATH_FIELD_ID, POS_FIELD_ID};
+pub(crate) use fields::{FILE_FIELD_ID, FILE_PATH_FIELD_ID, POS_FIELD_ID};
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use iceberg::spec::{ManifestFile, TableMetadata};
+    use tarndb_catalog::Result;
+
+    use super::entries::FileEntry;
+    use super::{ManifestColumns, columns, entries, list};
+
+    pub(crate) fn list(bytes: &[u8]) -> Result<Vec<ManifestFile>> {
+        list::decode(bytes)
+    }
+
+    pub(crate) fn line_of(bytes: &[u8]) -> Result<ManifestFile> {
+        list::line_of("m", bytes)
+    }
+
+    pub(crate) fn columns(bytes: &[u8], line: &ManifestFile) -> Result<ManifestColumns> {
+        ManifestColumns::decode(bytes, columns::Inherited::from(line))
+    }
+
+    pub(crate) fn entries(bytes: &[u8], line: &ManifestFile, table: &TableMetadata) -> Result<Vec<Option<FileEntry>>> {
+        entries::decode(bytes, line, table)
+    }
+}

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemTable, SchemaProvider, TableProvider};
@@ -10,10 +10,11 @@ use iceberg::{NamespaceIdent, TableIdent};
 use tarndb_catalog::{Error, ErrorKind, Result};
 
 use super::blocking;
-use super::relation::{self, Suffix};
+use super::relation::{self, FILE_COLUMN, POSITION_COLUMN, Suffix};
 use super::session::{CATALOG, DEFAULT_NAMESPACE};
-use super::table_provider::{IcebergTableProvider, PositionTableProvider};
+use super::table_provider::IcebergTableProvider;
 use crate::error::{engine_error, to_engine_error};
+use crate::scan::{MetadataColumn, MetadataColumns};
 use crate::table::inspect::MetadataTable;
 use crate::table::{Environment, Table, Version};
 
@@ -25,6 +26,8 @@ type Registered = Arc<RwLock<HashMap<String, Arc<dyn TableProvider>>>>;
 struct Statement {
     tables: tokio::sync::Mutex<HashMap<TableIdent, Table>>,
     missing: Mutex<Vec<(String, Error)>>,
+    /// Metadata columns that the statement names.
+    metadata_columns: OnceLock<Vec<MetadataColumn>>,
 }
 
 #[derive(Clone)]
@@ -61,6 +64,16 @@ impl Shared {
         }
         Ok(Some(table))
     }
+
+    /// A table with the metadata columns that the statement names.
+    fn provider(&self, table: Table) -> Result<IcebergTableProvider> {
+        let provider = IcebergTableProvider::try_new(table)?;
+        let named = self.statement.as_ref().and_then(|statement| statement.metadata_columns.get());
+        let Some(named) = named else { return Ok(provider) };
+        let mut metadata = MetadataColumns::all(provider.table())?;
+        metadata.retain(|column| named.contains(&column));
+        Ok(provider.with_metadata_columns(metadata))
+    }
 }
 
 /// The catalogs of a lake's session: the lake itself, and, for names such as `ns.table.snapshots`, every namespace.
@@ -74,15 +87,33 @@ impl LakeCatalogs {
         Self { shared: Shared { env, registered: Registered::default(), statement: None } }
     }
 
+    /// Those of a lake's session.
+    pub(super) fn of(catalogs: &dyn CatalogProviderList) -> Option<&Self> {
+        (catalogs as &dyn std::any::Any).downcast_ref()
+    }
+
     /// The same catalogs for one statement, which sees one state of each table.
     pub(super) fn for_statement(&self) -> Self {
         Self { shared: Shared { statement: Some(Arc::default()), ..self.shared.clone() } }
+    }
+
+    /// Gives these metadata columns to the tables that the statement reads from now on.
+    pub(super) fn expose(&self, columns: Vec<MetadataColumn>) {
+        if let Some(statement) = &self.shared.statement {
+            // Once for a statement.
+            let _ = statement.metadata_columns.set(columns);
+        }
+    }
+
+    /// A table with the metadata columns that the statement names.
+    pub(super) fn provider(&self, table: Table) -> Result<IcebergTableProvider> {
+        self.shared.provider(table)
     }
 }
 
 /// Why planning a statement failed: when it was over a table that was not found, what was missing.
 pub(super) fn planning_error(catalogs: &dyn CatalogProviderList, error: DataFusionError) -> Error {
-    let statement = (catalogs as &dyn std::any::Any).downcast_ref::<LakeCatalogs>().and_then(|c| c.shared.statement.as_ref());
+    let statement = LakeCatalogs::of(catalogs).and_then(|catalogs| catalogs.shared.statement.as_ref());
     if let Some(statement) = statement {
         let text = error.strip_backtrace();
         let mut missing = statement.missing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,9 +202,13 @@ impl LakeSchema {
         let ident = self.ident(plain)?;
         if let Some(table) = self.shared.load(&ident).await? {
             return match suffix {
-                None => Ok(Arc::new(IcebergTableProvider::try_new(table)?)),
-                Some(Suffix::Version(version)) => Ok(Arc::new(IcebergTableProvider::try_new(table.at(&version)?)?)),
-                Some(Suffix::Positions) => Ok(Arc::new(PositionTableProvider::try_new(table)?)),
+                None => Ok(Arc::new(self.shared.provider(table)?)),
+                Some(Suffix::Version(version)) => Ok(Arc::new(self.shared.provider(table.at(&version)?)?)),
+                Some(Suffix::Positions) => {
+                    let named = [(MetadataColumn::File, FILE_COLUMN), (MetadataColumn::Position, POSITION_COLUMN)];
+                    let positions = MetadataColumns::named(&table, named)?;
+                    Ok(Arc::new(self.shared.provider(table)?.with_metadata_columns(positions)))
+                }
             };
         }
         let version = match suffix {

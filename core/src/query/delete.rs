@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, Schema as ArrowSchema};
 use datafusion::common::ParamValues;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
@@ -19,13 +19,13 @@ use sqlparser::ast::{Delete, FromTable, ObjectName, SetExpr, Statement as SqlSta
 use tarndb_catalog::{Error, Result};
 
 use super::parse::table_ident;
-use super::relation::{Suffix, with_suffix};
-use super::table_provider::PositionTableProvider;
+use super::relation::{FILE_COLUMN, POSITION_COLUMN, Suffix, with_suffix};
+use super::table_provider::IcebergTableProvider;
 use super::{deep, parse, plan, run_plan};
 use crate::error::engine_error;
 use crate::lakehouse::{DeleteResult, Lakehouse, QueryResult};
 use crate::manifest::Count;
-use crate::scan::{DeleteLoader, FILE_COLUMN, POSITION_COLUMN, Pruner, ScanTask, plan as plan_scan};
+use crate::scan::{DeleteLoader, Pruner, ScanTask, plan as plan_scan};
 use crate::table::{Table, engine_schema, properties};
 use crate::transaction::{Backoff, Caller, DeleteFiles, RowDelta, Transaction, met_another_writer};
 use crate::writer::{DeletedRows, write_deletion_vectors, write_position_deletes};
@@ -102,12 +102,12 @@ async fn delete_once(
     let (state, query_plan) = plan(lake, query, params.cloned()).await?;
     let provider = position_provider(&query_plan)?;
     let provider = (provider.as_ref() as &dyn std::any::Any)
-        .downcast_ref::<PositionTableProvider>()
+        .downcast_ref::<IcebergTableProvider>()
         .ok_or_else(|| Error::internal("a DELETE reads another table than its own"))?;
     let table = provider.table().clone();
     table.check_writable()?;
     check_mode(&table)?;
-    let condition = if statement.selection.is_some() { Some(condition(&query_plan)) } else { None };
+    let condition = if statement.selection.is_some() { Some(condition(&query_plan, provider.columns())) } else { None };
     let whole = whole_files(lake, &table, condition.as_ref()).await?;
     provider.skip_files(whole.iter().map(|task| task.path.clone()));
 
@@ -158,19 +158,20 @@ fn position_provider(plan: &LogicalPlan) -> Result<Arc<dyn datafusion::catalog::
 #[derive(Debug, Clone)]
 enum Condition {
     OverColumns(Expr),
-    /// It has a subquery.
+    /// It has a subquery, or asks for more than the columns.
     Other,
 }
 
-fn condition(plan: &LogicalPlan) -> Condition {
+fn condition(plan: &LogicalPlan, columns: &ArrowSchema) -> Condition {
     let mut found = Condition::Other;
     let walked = plan.apply(|node| {
         if let LogicalPlan::Filter(filter) = node {
             let over_columns = !filter.predicate.exists(|expr| {
-                Ok(matches!(
-                    expr,
-                    Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::OuterReferenceColumn(..)
-                ))
+                Ok(match expr {
+                    Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::OuterReferenceColumn(..) => true,
+                    Expr::Column(column) => columns.field_with_name(column.name()).is_err(),
+                    _ => false,
+                })
             })?;
             if over_columns {
                 found =

@@ -9,11 +9,13 @@ use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
 use tarndb_catalog::Error;
 
 use super::blocking;
+use super::catalog_provider::LakeCatalogs;
 use super::table_provider::IcebergTableProvider;
 use crate::error::{engine_error, to_engine_error};
 use crate::table::{Environment, Table};
@@ -44,9 +46,13 @@ impl TableFunctionImpl for IcebergScan {
             return plan_err!("iceberg_scan takes one path: that of a table's folder or metadata file");
         };
         let path = path_of("iceberg_scan", path)?;
-        let table = blocking::wait(Table::at_path(&self.0, path));
-        let provider = table.and_then(IcebergTableProvider::try_new).map_err(to_engine_error)?;
-        Ok(Arc::new(provider))
+        let table = blocking::wait(Table::at_path(&self.0, path)).map_err(to_engine_error)?;
+        let catalogs = args.session().as_any().downcast_ref::<SessionState>().map(SessionState::catalog_list);
+        let provider = match catalogs.and_then(|catalogs| LakeCatalogs::of(catalogs.as_ref())) {
+            Some(catalogs) => catalogs.provider(table),
+            None => IcebergTableProvider::try_new(table),
+        };
+        Ok(Arc::new(provider.map_err(to_engine_error)?))
     }
 }
 

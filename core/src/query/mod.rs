@@ -5,6 +5,7 @@
 //! * [`session`]: the DataFusion session of a lake.
 //! * [`catalog_provider`], [`table_provider`]: the lake's tables as DataFusion sees them.
 //! * [`relation`]: time travel.
+//! * [`metadata_columns`]: `_file`, `_pos` and their kin, which `*` leaves out.
 //! * `create_table`, `insert`, `delete`, …: one file for each statement.
 
 mod alter_table;
@@ -17,6 +18,7 @@ mod delete;
 mod drop;
 mod functions;
 mod insert;
+mod metadata_columns;
 mod parse;
 mod relation;
 mod rename;
@@ -107,7 +109,8 @@ async fn plan(lake: &Lakehouse, statement: EngineStatement, params: Option<Param
     Ok((state, plan))
 }
 
-async fn plan_in(state: &SessionState, statement: EngineStatement, params: Option<ParamValues>) -> Result<LogicalPlan> {
+async fn plan_in(state: &SessionState, mut statement: EngineStatement, params: Option<ParamValues>) -> Result<LogicalPlan> {
+    metadata_columns::expose(state, &mut statement).await?;
     let planned = state.statement_to_plan(statement).await;
     let plan = planned.map_err(|e| catalog_provider::planning_error(state.catalog_list().as_ref(), e))?;
     let plan = match params {

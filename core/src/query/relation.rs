@@ -14,12 +14,17 @@ use crate::table::Version;
 /// Ends the name proper. Users cannot write it: the parser refuses control characters in names, and so do we.
 const SEPARATOR: char = '\u{1}';
 
+/// The file of a row that may be deleted: a name that no column of a user's has.
+pub(super) const FILE_COLUMN: &str = "_tarndb_file";
+/// Its position there.
+pub(super) const POSITION_COLUMN: &str = "_tarndb_pos";
+
 /// What a name carries beside the table's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Suffix {
     /// Read this version.
     Version(Version),
-    /// Read rows with their file and position.
+    /// Read rows with [`FILE_COLUMN`] and [`POSITION_COLUMN`].
     Positions,
 }
 

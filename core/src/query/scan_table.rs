@@ -12,6 +12,7 @@ use super::table_provider::IcebergTableProvider;
 use super::{deep, parse, session};
 use crate::error::engine_error;
 use crate::lakehouse::{Lakehouse, QueryResult};
+use crate::scan::MetadataColumns;
 use crate::table::{Table, engine_schema};
 
 /// Reads one state of a table.
@@ -23,7 +24,13 @@ pub(crate) async fn scan_table(
     limit: Option<usize>,
 ) -> Result<QueryResult> {
     let scan = async {
-        let provider = provider_as_source(Arc::new(IcebergTableProvider::try_new(table.clone())?));
+        let provider = IcebergTableProvider::try_new(table.clone())?.with_metadata_columns(MetadataColumns::all(table)?);
+        let own = Arc::clone(provider.columns());
+        let names: Vec<&str> = match columns {
+            Some(columns) => columns.iter().map(String::as_str).collect(),
+            None => own.fields().iter().map(|field| field.name().as_str()).collect(),
+        };
+        let provider = provider_as_source(Arc::new(provider));
         let name = TableReference::bare(table.ident().name());
         let plan = LogicalPlanBuilder::scan(name, provider, None).and_then(LogicalPlanBuilder::build).map_err(engine_error)?;
         let mut frame = DataFrame::new(session::statement_state(lake), plan);
@@ -31,10 +38,7 @@ pub(crate) async fn scan_table(
             let expr = frame.parse_sql_expr(&parse::expression(predicate)?).map_err(engine_error)?;
             frame = frame.filter(expr).map_err(engine_error)?;
         }
-        if let Some(columns) = columns {
-            let names: Vec<&str> = columns.iter().map(String::as_str).collect();
-            frame = frame.select_columns(&names).map_err(engine_error)?;
-        }
+        frame = frame.select_columns(&names).map_err(engine_error)?;
         if limit.is_some() {
             frame = frame.limit(0, limit).map_err(engine_error)?;
         }

@@ -122,7 +122,7 @@ pub(super) fn suit(state: &mut SessionState, plan: &LogicalPlan) -> EngineResult
 pub(super) fn statement_state(lake: &Lakehouse) -> SessionState {
     let mut state = lake.session_context().state();
     let registered = state.catalog_list();
-    let catalogs = match (registered.as_ref() as &dyn std::any::Any).downcast_ref::<LakeCatalogs>() {
+    let catalogs = match LakeCatalogs::of(registered.as_ref()) {
         Some(catalogs) => catalogs.for_statement(),
         None => LakeCatalogs::new(Arc::clone(lake.env())),
     };

@@ -5,31 +5,63 @@
 //! * [`deletes`]: which delete files apply to which data file, and their positions.
 //! * [`equality`]: rows deleted by their values.
 //! * [`source`]: DataFusion's own Parquet source, wrapped so that deletes, NaN and nested columns stay right.
+//! * [`files`]: files of rows, of any format.
 //! * [`read_schema`]: the columns that are read, and what stands for those that a file lacks.
 //! * [`field_ids`]: columns of a file found by field id.
 //! * [`name_mapping`]: ids for files that have none.
-//! * [`positions`]: rows with their file and position, for row-level changes; [`lineage`]: with their ids, for compaction.
+//! * [`rows`]: rows with what is known of them beside their values, for row-level changes, for compaction, and where a query asks
+//!   for it: [`metadata_columns`]; [`lineage`]: their ids.
 
 mod bounds;
-mod checked_reader;
 mod deletes;
 mod equality;
 mod field_ids;
+mod files;
 mod lineage;
+mod metadata_columns;
 mod name_mapping;
-mod parquet_file;
 mod partition_range;
 mod plan;
-mod positions;
 mod pruning;
 mod read_schema;
+mod rows;
 mod source;
 mod statistics;
 
 pub(crate) use deletes::{DeleteLoader, encode_deletion_vector, single_data_file};
 pub(crate) use lineage::LINEAGE;
+pub(crate) use metadata_columns::{MetadataColumn, MetadataColumns};
 pub(crate) use plan::{PlanCounts, ScanTask, plan};
-pub(crate) use positions::{Deletes, Extra, FILE_COLUMN, POSITION_COLUMN, PositionScanExec, open_rows};
 pub(crate) use pruning::Pruner;
 pub(crate) use read_schema::ReadSchema;
+pub(crate) use rows::{Deletes, RowScanExec, RowSchema, open_rows};
 pub(crate) use source::{ScanRequest, scan_exec};
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use arrow::datatypes::SchemaRef;
+    use bytes::Bytes;
+    use iceberg::spec::NameMapping;
+    use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+    use parquet::errors::Result;
+    use roaring::RoaringTreemap;
+
+    use super::files::checked_reader;
+    use super::{deletes, name_mapping};
+
+    pub(crate) fn deletion_vector(bytes: &[u8]) -> tarndb_catalog::Result<RoaringTreemap> {
+        deletes::decode_deletion_vector(bytes)
+    }
+
+    /// What a file's footer says, as far as it is looked at before rows are read.
+    pub(crate) fn parquet_schema(file: Bytes, mapping: Option<&NameMapping>) -> Result<SchemaRef> {
+        let size = file.len() as u64;
+        let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+        checked_reader::check(footer.metadata(), size)?;
+        Ok(name_mapping::apply(footer.schema(), mapping))
+    }
+
+    pub(crate) fn with_ids(file: &SchemaRef, mapping: &NameMapping) -> SchemaRef {
+        name_mapping::apply(file, Some(mapping))
+    }
+}

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use iceberg::spec::{ManifestContentType, Struct};
-use tarndb_catalog::{Error, Result};
+use tarndb_catalog::Result;
 
 use super::deletes::{DeleteFile, DeleteIndex};
 use super::equality::TaskEquality;
@@ -16,6 +16,7 @@ use crate::table::Table;
 pub(crate) struct ScanTask {
     pub(crate) path: String,
     pub(crate) file_size: u64,
+    pub(crate) format: FileFormat,
     pub(crate) record_count: u64,
     pub(crate) spec_id: i32,
     pub(crate) partition: Struct,
@@ -95,15 +96,12 @@ async fn plan_inner(table: &Table, pruner: &Pruner, rows: Option<u64>) -> Result
                 counts.files_pruned += 1;
                 continue;
             };
-            if entry.format != FileFormat::Parquet {
-                return Err(Error::unsupported(format!("data files of the format {:?} cannot be read yet", entry.format))
-                    .with_context("file", entry.path.clone()));
-            }
             let spec_id = manifest.partition_spec_id;
             let (deletes, equality) = index.of(&entry.path, spec_id, &entry.partition, entry.sequence_number);
             let task = ScanTask {
                 path: entry.path.clone(),
                 file_size: entry.file_size,
+                format: entry.format,
                 record_count: entry.record_count,
                 spec_id,
                 partition: entry.partition.clone(),

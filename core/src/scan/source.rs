@@ -25,10 +25,10 @@ use datafusion_datasource::morsel::{MorselPlan, MorselPlanner, Morselizer};
 use object_store::{ObjectMeta, ObjectStore};
 use tarndb_catalog::Result;
 
-use super::checked_reader::CheckedReaders;
 use super::deletes::{DeleteLoader, access_plan};
 use super::equality::{EqualityDeleteExec, FilterLoader, Keys, TASK_COLUMN, TaskEquality};
 use super::field_ids::{self, Absent, FieldIdAdapterFactory};
+use super::files::checked_reader::CheckedReaders;
 use super::plan::{PlanCounts, ScanTask};
 use super::pruning::casts_keep_order;
 use super::{ReadSchema, statistics};

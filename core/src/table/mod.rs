@@ -20,7 +20,7 @@ use tarndb_catalog::{Error, LoadedTable, PathTable, Result, Storage, table_repla
 
 pub(crate) use environment::Environment;
 pub(crate) use evolution::partition_field_name;
-pub(crate) use partition::{MICROS_PER_DAY, partition_scalar, schema_for_spec};
+pub(crate) use partition::{MICROS_PER_DAY, PartitionColumn, partition_scalar, schema_for_spec};
 pub(crate) use partition_text::partition_parts;
 pub use schema::is_uuid_field;
 pub(crate) use schema::{

@@ -69,15 +69,15 @@ pub(crate) fn partition_scalar(data_type: &DataType, value: &PrimitiveLiteral) -
 
 /// The partition fields of all specs of a table together, as one struct: Java's `Partitioning.partitionType`.
 #[derive(Debug)]
-pub(super) struct PartitionColumn {
+pub(crate) struct PartitionColumn {
     /// Ids of the partition fields.
     ids: Vec<i32>,
-    pub(super) fields: Fields,
+    pub(crate) fields: Fields,
 }
 
 impl PartitionColumn {
     /// `None` when no spec of the table has a partition field.
-    pub(super) fn of(metadata: &TableMetadata) -> Result<Option<Self>> {
+    pub(crate) fn of(metadata: &TableMetadata) -> Result<Option<Self>> {
         let mut specs: Vec<&Arc<PartitionSpec>> = metadata.partition_specs_iter().collect();
         // A field is called as the newest spec calls it.
         specs.sort_by_key(|spec| (spec.spec_id() != metadata.default_partition_spec_id(), std::cmp::Reverse(spec.spec_id())));
@@ -109,7 +109,7 @@ impl PartitionColumn {
     }
 
     /// The partitions, each with its spec, as one column.
-    pub(super) fn array<'a>(
+    pub(crate) fn array<'a>(
         &self,
         metadata: &TableMetadata,
         partitions: impl Iterator<Item = (i32, &'a Struct)> + Clone,

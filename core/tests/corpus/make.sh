@@ -10,5 +10,11 @@ root=${TMPDIR:-/tmp}/tarndb-corpus
 rm -rf "$root" && mkdir -p "$root/states"
 "$ICEBERG_SPARK_PYTHON" "$here/spark_tables.py" "$root"
 "$ICEBERG_SPARK_PYTHON" "$here/pyiceberg_tables.py" "$root"
+# Two releases of DuckDB, for what the older one wrote is still there.
+for release in 1.5.5 1.5.3; do
+  python3 -m venv "$root/duckdb-$release"
+  "$root/duckdb-$release/bin/pip" install -q "duckdb==$release" duckdb-extension-{avro,httpfs,iceberg}"==$release" duckdb-extensions
+  "$root/duckdb-$release/bin/python" "$here/duckdb_tables.py" "$root"
+done
 tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$root/states" -cf - . | zstd -q -19 --long=27 -f -o "$here/tables.tar.zst"
 ls "$root/states" | wc -l

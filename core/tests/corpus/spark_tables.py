@@ -76,6 +76,8 @@ COLUMNS = """id BIGINT, i INT, x DOUBLE, f FLOAT, p DECIMAL(12,3), q DECIMAL(38,
  tz TIMESTAMP, s STRING, b BOOLEAN, bin BINARY, st STRUCT<a: INT, n: STRUCT<k: STRING>>, l ARRAY<INT>, m MAP<STRING, DOUBLE>,
  ls ARRAY<STRUCT<u: INT, v: STRING>>"""
 
+NAMES = "id, i, x, f, p, q, w, d, ts, tz, s, b, bin, st, l, m, ls"
+
 
 def rows(start, count):
     """Rows of every type: NULLs, NaN, both zeros, times before 1970, long strings with one prefix, negative decimals."""
@@ -115,6 +117,23 @@ for version in (1, 2, 3):
 for label, by in PARTITIONINGS.items():
     version = 1 if label in ("months", "truncates") else 2
     state(f"part_{label}", f"CREATE TABLE {{t}} ({COLUMNS}) USING iceberg PARTITIONED BY ({by}) {properties(version)}", *fill())
+
+# Data files in Avro, and in both formats; deletes in Avro too.
+AVRO = "'write.format.default' = 'avro', 'write.delete.format.default' = 'avro'"
+for version in (2, 3):
+    state(f"v{version}_avro", f"CREATE TABLE {{t}} ({COLUMNS}, nk MAP<INT, STRING>) USING iceberg {properties(version, write_format_default='avro')}",
+          *[f"INSERT INTO {{t}} SELECT *, map(i, 'x', 1000, NULL) FROM ({rows(start, 40)}) AS r({NAMES})"
+            for start in (0, 40)], insert(id="80"), "DELETE FROM {t} WHERE id % 3 = 1")
+state("v2_avro_deletes_part", f"CREATE TABLE {{t}} ({COLUMNS}) USING iceberg PARTITIONED BY (truncate(2, s), b) {properties(2)}",
+      f"ALTER TABLE {{t}} SET TBLPROPERTIES ({AVRO})", *fill(), "DELETE FROM {t} WHERE id % 3 = 1", "UPDATE {t} SET i = -1 WHERE id % 7 = 2")
+state("v2_avro_and_parquet", f"CREATE TABLE {{t}} ({COLUMNS}) USING iceberg {properties(2)}", *fill(),
+      f"ALTER TABLE {{t}} SET TBLPROPERTIES ({AVRO})", *fill(200, 20), "DELETE FROM {t} WHERE id % 3 = 1")
+state("v1_avro_evolved", f"CREATE TABLE {{t}} (a INT, s STRING, st STRUCT<k: INT, o: STRING>, p DECIMAL(5,2)) USING iceberg {properties(1, write_format_default='avro')}",
+      "INSERT INTO {t} VALUES (1, 'one', named_struct('k', 1, 'o', 'x'), 1.25), (2, NULL, NULL, NULL)",
+      "ALTER TABLE {t} ALTER COLUMN a TYPE BIGINT", "ALTER TABLE {t} ALTER COLUMN p TYPE DECIMAL(12,2)", "ALTER TABLE {t} RENAME COLUMN s TO t",
+      "ALTER TABLE {t} ALTER COLUMN st.k TYPE BIGINT", "ALTER TABLE {t} DROP COLUMN st.o", "ALTER TABLE {t} ADD COLUMN s STRING FIRST",
+      "INSERT INTO {t} VALUES ('new', 5000000000, 'two', named_struct('k', 5000000000), 12345678.25)")
+state("refused_orc", f"CREATE TABLE {{t}} (a INT) USING iceberg {properties(2, write_format_default='orc')}", "INSERT INTO {t} VALUES (1), (2)")
 
 # Deletes.
 for version, granularity in ((2, "partition"), (2, "file"), (3, "file")):

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Int64Type, Schema};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use roaring::RoaringTreemap;
@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::{DeleteFile, deletion_vector};
 use crate::manifest::{FILE_PATH_FIELD_ID, FileFormat, POS_FIELD_ID};
-use crate::scan::parquet_file;
+use crate::scan::files::{self, FileRef, FileRows, Wanted};
 use crate::scan::plan::ScanTask;
 
 type PositionsByFile = HashMap<String, Arc<RoaringTreemap>>;
@@ -68,13 +68,12 @@ impl DeleteLoader {
 
     async fn read(&self, file: &DeleteFile) -> Result<PositionsByFile> {
         match (file.format, &file.referenced) {
-            (FileFormat::Parquet, _) => self.read_parquet(file).await,
             (FileFormat::Puffin, Some(referenced)) => {
                 let positions = self.read_vector(file).await?;
                 Ok(HashMap::from([(referenced.clone(), Arc::new(positions))]))
             }
             (FileFormat::Puffin, None) => Err(Error::data_invalid("a deletion vector does not say of which data file it is")),
-            (format, _) => Err(Error::unsupported(format!("position delete files of the format {format:?} cannot be read yet"))),
+            _ => self.read_rows(file).await,
         }
     }
 
@@ -93,22 +92,19 @@ impl DeleteLoader {
         Ok(positions)
     }
 
-    async fn read_parquet(&self, file: &DeleteFile) -> Result<PositionsByFile> {
-        const WHAT: &str = "position delete file";
-        let damaged = |e| parquet_file::unreadable(WHAT, e);
-        let builder = parquet_file::open(&self.storage, WHAT, (&file.path, file.size), Vec::new()).await?;
-        let mut batches = builder.build().map_err(damaged)?;
+    async fn read_rows(&self, file: &DeleteFile) -> Result<PositionsByFile> {
+        let of = FileRef { what: "position delete file", path: &file.path, size: file.size, format: file.format };
+        let FileRows { schema, mut batches } = files::open(&self.storage, of, Wanted::EVERYTHING).await?;
         let mut result: HashMap<String, RoaringTreemap> = HashMap::new();
-        while let Some(batch) = batches.try_next().await.map_err(damaged)? {
-            collect_positions(&batch, &mut result)?;
+        while let Some(batch) = batches.try_next().await? {
+            collect_positions(&batch, &schema, &mut result)?;
         }
         Ok(result.into_iter().map(|(path, positions)| (path, Arc::new(positions))).collect())
     }
 }
 
-fn collect_positions(batch: &RecordBatch, result: &mut HashMap<String, RoaringTreemap>) -> Result<()> {
+fn collect_positions(batch: &RecordBatch, schema: &Schema, result: &mut HashMap<String, RoaringTreemap>) -> Result<()> {
     let column = |id: i32, name: &str, data_type: &DataType| {
-        let schema = batch.schema();
         let index = crate::scan::field_ids::index_of(schema.fields(), id).or_else(|| schema.index_of(name).ok());
         let array = index.map(|index| batch.column(index));
         let array = array.ok_or_else(|| Error::data_invalid(format!("position delete file has no column `{name}`")))?;

@@ -12,12 +12,14 @@ use std::sync::Arc;
 
 use iceberg::spec::{Literal, ManifestFile, PrimitiveLiteral, Struct, TableMetadata, Transform};
 
+#[cfg(fuzzing)]
+pub(super) use deletion_vector::decode as decode_deletion_vector;
 pub(crate) use deletion_vector::encode as encode_deletion_vector;
 pub(crate) use loader::DeleteLoader;
 pub(super) use selection::{access_plan, selectors};
 
 use super::equality::{EqualityIndex, TaskEquality};
-use crate::manifest::{FILE_PATH_FIELD_ID, FileContent, FileFormat, ManifestColumns};
+use crate::manifest::{FILE_FIELD_ID, FILE_PATH_FIELD_ID, FileContent, FileFormat, ManifestColumns};
 
 /// The one data file that a position delete file is about, if the manifest says so: as `referenced_data_file`, or by
 /// equal bounds of its path column.
@@ -26,9 +28,11 @@ pub(crate) fn single_data_file(columns: &ManifestColumns, row: usize) -> Option<
     if let Some(path) = &entry.referenced_data_file {
         return Some(path);
     }
-    let lower = columns.lower(FILE_PATH_FIELD_ID, row)?;
-    let upper = columns.upper(FILE_PATH_FIELD_ID, row)?;
-    if lower == upper { std::str::from_utf8(lower).ok() } else { None }
+    // DuckDB 1.5 gives the bounds under the id of the metadata column `_file`, and partitions that are not the data file's.
+    [FILE_PATH_FIELD_ID, FILE_FIELD_ID].into_iter().find_map(|id| {
+        let (lower, upper) = (columns.lower(id, row)?, columns.upper(id, row)?);
+        if lower == upper { std::str::from_utf8(lower).ok() } else { None }
+    })
 }
 
 /// A position delete file or a deletion vector.

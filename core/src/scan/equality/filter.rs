@@ -14,10 +14,9 @@ use super::index::{EqualityFile, applying};
 use super::keys::leaf;
 use super::{Keys, TaskEquality};
 use crate::error::engine_error;
-use crate::manifest::FileFormat;
 use crate::scan::ReadSchema;
 use crate::scan::field_ids::{self, Absent};
-use crate::scan::{name_mapping, parquet_file};
+use crate::scan::files::{self, FileRef, FileRows, Wanted};
 
 /// Bytes that a value takes beside its own, roughly.
 const ENTRY_BYTES: usize = 64;
@@ -116,23 +115,18 @@ impl FilterLoader {
     }
 
     async fn read(&self, file: &EqualityFile, set: &mut KeySet, memory: Option<&MemoryReservation>) -> Result<()> {
-        if file.format != FileFormat::Parquet {
-            return Err(Error::unsupported(format!("equality delete files of the format {:?} cannot be read yet", file.format)));
-        }
         if file.ids.is_empty() {
             return Err(Error::data_invalid("an equality delete file compares no columns"));
         }
-        const WHAT: &str = "equality delete file";
-        let damaged = |e| parquet_file::unreadable(WHAT, e);
-        let builder = parquet_file::open(&self.storage, WHAT, (&file.path, file.size), Vec::new()).await?;
-        let file_schema = name_mapping::apply(builder.schema(), self.read.mapping.as_deref());
         let columns = self.keys.of(&file.ids)?;
-        if let Some(missing) = columns.fields().iter().find(|field| !field_ids::has_column(&file_schema, field)) {
+        let of = FileRef { what: "equality delete file", path: &file.path, size: file.size, format: file.format };
+        let wanted = Wanted { columns: Some(&columns), mapping: self.read.mapping.as_deref(), ..Wanted::EVERYTHING };
+        let FileRows { schema, mut batches } = files::open(&self.storage, of, wanted).await?;
+        if let Some(missing) = columns.fields().iter().find(|field| !field_ids::has_column(&schema, field)) {
             return Err(Error::data_invalid(format!("equality delete file lacks the column {}", missing.name())));
         }
-        let mut batches = builder.build().map_err(damaged)?;
-        while let Some(batch) = batches.try_next().await.map_err(damaged)? {
-            let adapted = field_ids::adapt_batch(&batch, &file_schema, &columns, &columns, &Absent::default());
+        while let Some(batch) = batches.try_next().await? {
+            let adapted = field_ids::adapt_batch(&batch, &schema, &columns, &columns, &Absent::default());
             let values: Vec<_> = adapted.map_err(engine_error)?.columns().iter().map(leaf).collect();
             let rows = set.converter.convert_columns(&values).map_err(|e| engine_error(e.into()))?;
             if let Some(memory) = memory {

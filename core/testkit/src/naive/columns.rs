@@ -12,7 +12,7 @@ use tarndb_core::Table;
 
 use super::avro::File;
 
-const FIELD_ID: &str = "PARQUET:field_id";
+pub(super) const FIELD_ID: &str = "PARQUET:field_id";
 
 /// The columns of a table, found in files by the rules of the specification.
 pub(super) struct Columns<'a> {
@@ -68,6 +68,22 @@ impl<'a> Columns<'a> {
         ids.iter().map(of_id).collect()
     }
 
+    /// The partition of a file as a struct with these fields, for so many rows.
+    pub(super) fn partition(&self, file: &File, fields: &Fields, rows: usize) -> ArrayRef {
+        let metadata = self.table.metadata();
+        let spec = metadata.partition_spec_by_id(file.spec_id).unwrap();
+        let mut specs: Vec<_> = metadata.partition_specs_iter().collect();
+        specs.sort_by_key(|spec| std::cmp::Reverse((spec.spec_id() == metadata.default_partition_spec_id(), spec.spec_id())));
+        let values = fields.iter().map(|field| {
+            let named = specs.iter().flat_map(|spec| spec.fields()).find(|of| of.name == *field.name()).unwrap();
+            let position = spec.fields().iter().position(|of| of.field_id == named.field_id);
+            let value = position.and_then(|position| file.partition.get(position));
+            constant(value.unwrap_or(&Value::Null), field.data_type(), rows)
+        });
+        let values = values.collect();
+        Arc::new(StructArray::try_new_with_length(fields.clone(), values, None, rows).unwrap())
+    }
+
     fn column(&self, batch: &RecordBatch, file: &File, field: &NestedField, arrow: &Field) -> ArrayRef {
         let of_file = batch.schema();
         let found = if any_ids(of_file.fields()) {
@@ -100,7 +116,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-fn id_of(field: &Field) -> Option<i32> {
+pub(super) fn id_of(field: &Field) -> Option<i32> {
     field.metadata().get(FIELD_ID).map(|id| id.parse().unwrap())
 }
 

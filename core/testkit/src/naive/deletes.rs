@@ -9,7 +9,7 @@ use tarndb_catalog::Storage;
 
 use super::avro::File;
 use super::columns::Columns;
-use super::parquet_batches;
+use super::file_batches;
 
 /// The deletes of a snapshot: for each file its positions by data file, or its values as lines of text.
 pub(super) struct Deletes {
@@ -38,7 +38,7 @@ impl Deletes {
                 positions.push((file, found));
             } else {
                 let mut deleted = HashSet::new();
-                for batch in parquet_batches(storage, &file.path).await {
+                for batch in file_batches(storage, &file.path).await {
                     deleted.extend(texts(&columns.keys(&batch, &file, &file.equality_ids), batch.num_rows()));
                 }
                 values.push((file, deleted));
@@ -49,8 +49,10 @@ impl Deletes {
 
     /// Whether the row at `position` of a data file is deleted by its position.
     pub(super) fn has_position(&self, data: &File, position: u64) -> bool {
+        // Java's library, too, looks at the partition only of delete files that are about more than one data file.
         let applies = |delete: &File| {
-            delete.sequence_number >= data.sequence_number && delete.spec_id == data.spec_id && delete.partition == data.partition
+            let same_partition = delete.spec_id == data.spec_id && delete.partition == data.partition;
+            delete.sequence_number >= data.sequence_number && (delete.referenced_data_file.is_some() || same_partition)
         };
         let applying: Vec<_> =
             self.positions.iter().filter(|(file, of_files)| applies(file) && of_files.contains_key(&data.path)).collect();
@@ -90,7 +92,7 @@ fn texts(values: &[ArrayRef], rows: usize) -> Vec<String> {
 
 async fn pairs(storage: &Storage, path: &str) -> HashMap<String, HashSet<u64>> {
     let mut result: HashMap<String, HashSet<u64>> = HashMap::new();
-    for batch in parquet_batches(storage, path).await {
+    for batch in file_batches(storage, path).await {
         let paths = cast(batch.column_by_name("file_path").unwrap(), &DataType::Utf8).unwrap();
         let positions = batch.column_by_name("pos").unwrap().as_primitive::<Int64Type>().clone();
         for row in 0..batch.num_rows() {

@@ -18,8 +18,8 @@ use parquet::file::metadata::ParquetMetaData;
 
 /// Makes the readers of `inner`, with checked footers.
 #[derive(Debug)]
-pub(super) struct CheckedReaders {
-    pub(super) inner: Arc<dyn ParquetFileReaderFactory>,
+pub(in crate::scan) struct CheckedReaders {
+    pub(in crate::scan) inner: Arc<dyn ParquetFileReaderFactory>,
 }
 
 impl ParquetFileReaderFactory for CheckedReaders {
@@ -61,7 +61,7 @@ impl AsyncFileReader for CheckedReader {
 }
 
 /// Refuses a footer whose columns do not lie in a file of `size` bytes.
-pub(super) fn check(footer: &ParquetMetaData, size: u64) -> Result<()> {
+pub(in crate::scan) fn check(footer: &ParquetMetaData, size: u64) -> Result<()> {
     let wrong = |what: &str| Err(ParquetError::General(format!("the footer is damaged: {what}")));
     for group in footer.row_groups() {
         if group.num_rows() < 0 {

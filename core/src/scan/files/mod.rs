@@ -1,0 +1,84 @@
+//! Files of rows, whatever their format: data files, and delete files.
+//!
+//! * [`parquet`], [`avro`]: one format each.
+//! * [`checked_reader`]: footers that cannot be right are refused before the Parquet reader believes them.
+
+mod avro;
+pub(super) mod checked_reader;
+mod parquet;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use iceberg::spec::NameMapping;
+use roaring::RoaringTreemap;
+use tarndb_catalog::{Error, Result, Storage};
+
+use crate::manifest::FileFormat;
+
+/// The column in which rows come with their positions in the file, after the file's own.
+pub(super) const POSITION: &str = "_tarndb_position";
+
+/// A file that metadata names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FileRef<'a> {
+    /// What it is, such as "data file", for messages.
+    pub(super) what: &'static str,
+    pub(super) path: &'a str,
+    /// In bytes.
+    pub(super) size: u64,
+    pub(super) format: FileFormat,
+}
+
+/// What is wanted of a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The columns, found by field id; without, all.
+    pub(super) columns: Option<&'a SchemaRef>,
+    /// Ids for files that have none.
+    pub(super) mapping: Option<&'a NameMapping>,
+    /// Whether rows come with [`POSITION`].
+    pub(super) positions: bool,
+    /// Positions of rows that are left out.
+    pub(super) deleted: Option<&'a RoaringTreemap>,
+    /// Rows in a batch, at most.
+    pub(super) batch_size: usize,
+}
+
+impl Wanted<'_> {
+    /// All of a delete file.
+    pub(super) const EVERYTHING: Self = Self { columns: None, mapping: None, positions: false, deleted: None, batch_size: 8192 };
+}
+
+/// The rows of a file.
+pub(super) struct FileRows {
+    /// The columns, with field ids at every depth.
+    pub(super) schema: SchemaRef,
+    pub(super) batches: BoxStream<'static, Result<RecordBatch>>,
+}
+
+/// Opens a file.
+///
+/// # Errors
+/// `DataInvalid`, naming the file, when it is missing or damaged, as errors of its rows do; `Unsupported` for other formats.
+pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_>) -> Result<FileRows> {
+    let opened = match file.format {
+        FileFormat::Parquet => parquet::open(storage, file, wanted).await,
+        FileFormat::Avro => avro::open(storage, file, wanted).await,
+        FileFormat::Orc | FileFormat::Puffin => {
+            Err(Error::unsupported(format!("a {} of the format {:?} cannot be read", file.what, file.format)))
+        }
+    };
+    let path = file.path.to_string();
+    let FileRows { schema, batches } = opened.map_err(|e| e.with_context("file", path.clone()))?;
+    let batches = batches.map(move |batch| batch.map_err(|e| e.with_context("file", path.clone())));
+    Ok(FileRows { schema, batches: batches.boxed() })
+}
+
+/// What is wrong with a file that metadata names.
+fn unreadable(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    let missing = error.to_string().contains("not found");
+    let state = if missing { "is missing" } else { "cannot be read" };
+    Error::data_invalid(format!("{what} {state}")).with_source(error)
+}

@@ -1,0 +1,50 @@
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema as ArrowSchema, TimeUnit};
+use datafusion::datasource::physical_plan::parquet::Int96Coercer;
+use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
+use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
+use tarndb_catalog::{Error, Result, Storage};
+
+use super::{FileRef, FileRows, POSITION, Wanted, checked_reader, unreadable};
+use crate::scan::deletes::selectors;
+use crate::scan::{field_ids, name_mapping};
+
+/// As DataFusion's source reads it: timestamps of 96 bits are microseconds, for the nanoseconds that they are otherwise end in
+/// the year 2262.
+pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_>) -> Result<FileRows> {
+    let what = file.what;
+    let mut reader = ParquetObjectReader::new(storage.object_store(), storage.path(file.path)?).with_file_size(file.size);
+    let plain = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()).await;
+    let plain = plain.map_err(|e| unreadable(what, e))?;
+    checked_reader::check(plain.metadata(), file.size).map_err(|e| unreadable(what, e))?;
+    let mut options = ArrowReaderOptions::new();
+    if let Some(schema) = Int96Coercer::new(plain.parquet_schema(), plain.schema(), &TimeUnit::Microsecond).coerce() {
+        options = options.with_schema(Arc::new(schema));
+    }
+    let position = Field::new(POSITION, DataType::Int64, false).with_extension_type(RowNumber);
+    let virtual_columns = if wanted.positions { vec![Arc::new(position) as FieldRef] } else { Vec::new() };
+    let options = options.with_virtual_columns(virtual_columns);
+    let metadata = options.and_then(|options| ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options));
+    let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata.map_err(|e| unreadable(what, e))?);
+
+    let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+    // Without the virtual column, which is no column by its place either.
+    let own = builder.parquet_schema().root_schema().get_fields().len();
+    let schema = Arc::new(ArrowSchema::new(builder.schema().fields().iter().take(own).cloned().collect::<Vec<_>>()));
+    let schema = name_mapping::apply(&schema, wanted.mapping);
+    let roots = match wanted.columns {
+        Some(columns) => field_ids::needed_columns(&schema, columns),
+        None => (0..own).collect(),
+    };
+    let schema = schema.project(&roots).map_err(|e| Error::internal("a projection of a file does not fit").with_source(e))?;
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let mut builder = builder.with_projection(mask).with_batch_size(wanted.batch_size);
+    if let Some(deleted) = wanted.deleted.filter(|deleted| !deleted.is_empty()) {
+        builder = builder.with_row_selection(RowSelection::from(selectors(deleted, 0, rows)));
+    }
+    let batches = builder.build().map_err(|e| unreadable(what, e))?;
+    Ok(FileRows { schema: Arc::new(schema), batches: batches.map_err(move |e| unreadable(what, e)).boxed() })
+}
