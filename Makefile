@@ -4,10 +4,15 @@
 # make bench   TPC-H beside plain Parquet and DuckDB (BENCH_SF=1 unless given), commits beside PyIceberg, planning and scans
 #              with deletes beside both
 #
+# make fuzz    cargo fuzz, FUZZ_SECONDS for each target (TARGETS): needs cargo-fuzz and a C++ compiler, and is no part of the tests,
+#              which run the same targets on the same seeds for a moment
+#
 # LTO=1 builds as what ships is built, with link-time optimisation, which takes half an hour: for figures that are quoted.
 
 SF ?= 0.1
 BENCH_SF ?= 1
+FUZZ_SECONDS ?= 60
+TARGETS ?= metadata_json manifest_list manifest deletion_vector parquet_footer name_mapping
 TARGET := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/tarndb-target)
 WORK := $(TARGET)/tarndb
 VENV := $(WORK)/venv
@@ -24,7 +29,7 @@ wheel: export CARGO_PROFILE_RELEASE_LTO := false
 wheel: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 endif
 
-.PHONY: demo test test-rust test-python check bench wheel shell
+.PHONY: demo test test-rust test-python check bench fuzz wheel shell
 
 demo: shell wheel $(VENV)/.ready
 	rm -rf $(DEMO_VENV)
@@ -65,6 +70,16 @@ bench: wheel $(VENV)/.ready
 	$(DEMO_VENV)/bin/python benches/compare/commits.py --folder $(WORK)/bench-commits
 	$(DEMO_VENV)/bin/python benches/compare/planning.py --folder $(WORK)/bench
 	$(DEMO_VENV)/bin/python benches/compare/deletes.py --folder $(WORK)/bench
+
+fuzz: export CARGO_TARGET_DIR := $(TARGET)/fuzz
+fuzz:
+	mkdir -p $(WORK)/fuzz/states
+	tar --zstd -xf core/tests/corpus/tables.tar.zst -C $(WORK)/fuzz/states
+	python3 fuzz/seeds.py $(WORK)/fuzz/states $(WORK)/fuzz/corpus
+	for target in $(TARGETS); do \
+	  cargo fuzz run --sanitizer none $$target $(WORK)/fuzz/corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -malloc_limit_mb=1024 -timeout=10 -print_final_stats=1 || exit 1; \
+	done
 
 $(VENV)/.ready: python/requirements-dev.txt python/requirements-peers.txt
 	python3 -m venv $(VENV)

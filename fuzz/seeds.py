@@ -1,6 +1,7 @@
 """Sorts the files of the corpus of foreign tables into seeds for each fuzz target: `seeds.py STATES FOLDER`."""
 
 import gzip
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ states, folder = Path(sys.argv[1]), Path(sys.argv[2])
 def seed(target: str, content: bytes) -> None:
     into = folder / target
     into.mkdir(parents=True, exist_ok=True)
-    # libFuzzer has its own names for what it finds.
-    (into / f"seed-{len(list(into.iterdir())):05}").write_bytes(content)
+    # As libFuzzer names what it finds.
+    (into / hashlib.sha1(content).hexdigest()).write_bytes(content)
 
 
 def blobs(puffin: bytes) -> list[bytes]:

@@ -22,7 +22,7 @@ mod storage;
 pub use catalog::{Catalog, LoadedTable, table_replaced};
 pub use commit::{CommitOutcome, NewFile, TableCommit};
 pub use error::{Error, ErrorKind, Result};
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub use metadata_file::fuzz_metadata;
 pub use metadata_file::inline_manifests;
 pub use path_table::PathTable;

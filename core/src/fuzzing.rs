@@ -1,5 +1,5 @@
-//! What `fuzz/` calls: everything that decodes bytes of other writers, each with the bytes of one file. Only there when
-//! `cargo fuzz` builds.
+//! What `fuzz/` calls: everything that decodes bytes of other writers, each with the bytes of one file. Only there with the
+//! feature `fuzzing`.
 
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
@@ -13,6 +13,8 @@ use crate::scan::fuzzing as scans;
 
 /// A table with a partition spec of every transform, for the types of partitions.
 static TABLE: LazyLock<Option<TableMetadata>> = LazyLock::new(|| serde_json::from_str(include_str!("fuzzing.json")).ok());
+
+pub use tarndb_catalog::fuzz_metadata as metadata_json;
 
 /// A manifest list of any version.
 pub fn manifest_list(bytes: &[u8]) {

@@ -16,7 +16,7 @@
 
 mod error;
 mod extension;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod lakehouse;

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tarndb_catalog::fuzz_metadata(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tarndb_core::fuzzing::metadata_json(bytes));

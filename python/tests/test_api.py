@@ -201,6 +201,9 @@ def test_table_methods(lake):
     assert table.delete("id = 3") == {"rows": 1, "removed_data_files": 0, "added_delete_files": 1}
     assert table.scan(columns=["id"], where="id < 5").arrow().sort_by("id")["id"].to_pylist() == [0, 1, 2, 4]
     assert len(table.scan(limit=2)) == 2
+    [(path, position)] = table.scan(["_file", "_pos"], "id = 2").fetchall()
+    assert path in {file["file_path"] for file in table.files().arrow().to_pylist()} and position == 1
+    assert [row[0] for row in table.scan(where=f"_file = '{path}' AND _pos < 2").fetchall()] == [0, 2]
     assert len(table.scan(version=first)) == 10
     assert len(lake.table("t", version="main").scan()) == 9
     assert len(lake.table("t", timestamp=datetime.datetime.now(datetime.timezone.utc)).scan()) == 9

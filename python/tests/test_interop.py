@@ -134,15 +134,20 @@ def test_rows_keep_their_ids(tmp_path):
                 found |= {(row["_row_id"], row["_last_updated_sequence_number"], row["id"]) for row in read.to_pylist()}
         return found
 
+    def in_sql() -> set[tuple]:
+        return set(lake.sql("SELECT _row_id, _last_updated_sequence_number, id FROM t").fetchall())
+
     # Two appends of ten rows each: ids count on, and a row was last changed by the commit that added it.
     expected = {(10 * part + n, part + 1, n) for part in range(2) for n in range(10) if n != 3}
+    assert in_sql() == expected
     table.rewrite_data_files(rewrite_all=True)
-    assert lineage() == expected
+    assert lineage() == in_sql() == expected
     table.append(rows(1))
     table.delete("id = 5")
     # Rows that moved already keep what the files hold; the new one gets an id that no row had.
     table.rewrite_data_files(rewrite_all=True)
     again = lineage()
+    assert in_sql() == again
     kept = {row for row in expected if row[2] != 5}
     assert kept < again and len(again) == len(kept) + 1
     [(row_id, number, _)] = again - kept

@@ -91,7 +91,7 @@ fn parse(bytes: Bytes) -> Result<ParsedMetadata> {
 }
 
 /// What `fuzz/` calls with the bytes of a metadata file.
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub fn fuzz_metadata(bytes: &[u8]) {
     if let Ok(parsed) = parse(Bytes::copy_from_slice(bytes)) {

@@ -109,7 +109,7 @@ async fn rewrite_once(
     let (tasks, _) = plan(table, &pruner, None).await?;
     let plain = table.arrow_schema()?;
     let read = ReadSchema::new(table, Arc::clone(&plain), plain)?;
-    let deletes = Arc::new(Deletes::new(table, &read, tasks.iter())?);
+    let deletes = Arc::new(Deletes::new(table, &read, tasks.iter(), &table.env().memory)?);
     let groups = groups(tasks, options, &sizes, &deletes).await?;
     if groups.is_empty() {
         return Ok(RewriteDataFilesResult::default());

@@ -106,16 +106,18 @@ struct Slice {
 
 const ABSENT: Slice = Slice { start: 0, len: u32::MAX };
 
-/// Statistics of one column over the entries of a manifest.
+/// Statistics of one column over the entries of a manifest, each as far as the last entry that has it.
 #[derive(Debug, Default)]
 struct ColumnStats {
     lower: Vec<Slice>,
     upper: Vec<Slice>,
-    /// -1 where unknown.
-    nulls: Vec<i64>,
-    values: Vec<i64>,
-    nans: Vec<i64>,
+    nulls: Vec<u32>,
+    values: Vec<u32>,
+    nans: Vec<u32>,
 }
+
+/// A count that is not known; neither is one that does not fit.
+const UNKNOWN: u32 = u32::MAX;
 
 /// The statistic of one column in one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +172,7 @@ impl<'a> ColumnView<'a> {
             Count::Nulls => &self.stats.nulls,
             Count::Nans => &self.stats.nans,
         };
-        counts.get(row).and_then(|n| u64::try_from(*n).ok())
+        counts.get(row).filter(|count| **count != UNKNOWN).map(|count| u64::from(*count))
     }
 }
 
@@ -216,8 +218,11 @@ impl ManifestColumns {
     /// Bytes of memory held, roughly.
     pub(crate) fn memory_size(&self) -> usize {
         let entries: usize = self.entries.iter().map(|e| size_of::<Entry>() + e.path.len() + 64).sum();
-        let stats = self.stats.len() * self.entries.len() * (2 * size_of::<Slice>() + 3 * size_of::<i64>());
-        entries + stats + self.arena.len()
+        let stats = self.stats.iter().map(|stats| {
+            let counts = stats.nulls.capacity() + stats.values.capacity() + stats.nans.capacity();
+            (stats.lower.capacity() + stats.upper.capacity()) * size_of::<Slice>() + counts * size_of::<u32>()
+        });
+        entries + stats.sum::<usize>() + self.arena.len()
     }
 
     /// The statistics of a column, where any file has some.
@@ -269,7 +274,7 @@ impl ManifestColumns {
             }
         }
         columns.assign_row_ids(inherited.first_row_id);
-        columns.pad();
+        columns.arena.shrink_to_fit();
         Ok(columns)
     }
 
@@ -389,7 +394,7 @@ impl ManifestColumns {
     fn decode_counts(&mut self, cursor: &mut Cursor<'_>, schema: &Schema, which: Count) -> Result<()> {
         let (row, expected) = (self.entries.len(), self.expected);
         int_map(cursor, schema, |cursor, value, field_id| {
-            let count = long(cursor, value)?.unwrap_or(-1);
+            let count = long(cursor, value)?.and_then(|count| u32::try_from(count).ok()).unwrap_or(UNKNOWN);
             let stats = self.stats_of(field_id)?;
             let counts = match which {
                 Count::Values => &mut stats.values,
@@ -397,7 +402,7 @@ impl ManifestColumns {
                 Count::Nans => &mut stats.nans,
             };
             counts.reserve(if counts.is_empty() { expected } else { 0 });
-            counts.resize(row, -1);
+            counts.resize(row, UNKNOWN);
             counts.push(count);
             Ok(())
         })
@@ -434,18 +439,5 @@ impl ManifestColumns {
                 next = next.saturating_add(i64::try_from(entry.record_count).unwrap_or(i64::MAX));
             }
         }
-    }
-
-    /// Brings every column to the number of entries.
-    fn pad(&mut self) {
-        let rows = self.entries.len();
-        for stats in &mut self.stats {
-            stats.lower.resize(rows, ABSENT);
-            stats.upper.resize(rows, ABSENT);
-            for counts in [&mut stats.nulls, &mut stats.values, &mut stats.nans] {
-                counts.resize(rows, -1);
-            }
-        }
-        self.arena.shrink_to_fit();
     }
 }

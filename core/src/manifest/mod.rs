@@ -23,7 +23,7 @@ pub use columns::{Entry, EntryStatus, FileContent, FileFormat};
 pub(crate) use entries::FileEntry;
 pub(crate) use fields::{FILE_FIELD_ID, FILE_PATH_FIELD_ID, POS_FIELD_ID};
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing {
     use iceberg::spec::{ManifestFile, TableMetadata};
     use tarndb_catalog::Result;

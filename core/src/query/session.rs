@@ -1,11 +1,9 @@
-use std::num::NonZeroUsize;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use datafusion::common::config::Dialect;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{NullEquality, Result as EngineResult};
 use datafusion::execution::SessionState;
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool, UnboundedMemoryPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::registry::FunctionRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -14,7 +12,6 @@ use datafusion::logical_expr::expr::BinaryExpr;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use sysinfo::{ProcessesToUpdate, System};
 use tarndb_catalog::Result;
 
 use super::catalog_provider::LakeCatalogs;
@@ -29,9 +26,6 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 /// Rows in a batch: larger than DataFusion's default, which its operators over these columns gain from.
 const BATCH_SIZE: usize = 16 * 1024;
-
-/// How many of the largest consumers an error names when memory runs out.
-const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4);
 
 /// By this URL DataFusion knows the lake's store. It is not that of the file system at large, which `read_parquet` and
 /// its kin use: table metadata cannot reach outside the lake.
@@ -49,8 +43,8 @@ pub(crate) fn session_context(env: &Arc<Environment>) -> Result<SessionContext> 
     options.sql_parser.dialect = Dialect::Generic;
     // It filters by the bounds of one aggregate what another one needs too.
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-    let runtime =
-        RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&MEMORY_POOL)).build_arc().map_err(crate::error::engine_error)?;
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&env.memory)).build_arc();
+    let runtime = runtime.map_err(crate::error::engine_error)?;
     let state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
@@ -65,25 +59,6 @@ pub(crate) fn session_context(env: &Arc<Environment>) -> Result<SessionContext> 
     context.register_relation_planner(Arc::new(relation::RefuseVersions)).map_err(crate::error::engine_error)?;
     functions::register(&context, env);
     Ok(context)
-}
-
-/// Four fifths of the memory that this process may use, which is what DuckDB takes: operators beyond it spill, or fail
-/// with `ResourcesExhausted`. All lakes of a process share it; `SET datafusion.runtime.memory_limit` gives one of them a pool
-/// of its own.
-static MEMORY_POOL: LazyLock<Arc<dyn MemoryPool>> = LazyLock::new(|| match usize::try_from(process_memory() / 5 * 4) {
-    Ok(0) | Err(_) => Arc::new(UnboundedMemoryPool::default()),
-    Ok(limit) => Arc::new(TrackConsumersPool::new(FairSpillPool::new(limit), NAMED_CONSUMERS)),
-});
-
-/// In bytes; 0 where the system does not tell.
-fn process_memory() -> u64 {
-    let (Ok(mut system), Ok(pid)) = (System::new(), sysinfo::get_current_pid()) else { return 0 };
-    system.refresh_memory();
-    system.refresh_processes(ProcessesToUpdate::Some(&[pid]), false);
-    let machine = system.total_memory();
-    let own = system.process(pid).and_then(|process| process.cgroup_limits());
-    let limits = [own, system.cgroup_limits()].into_iter().flatten().map(|limits| limits.total_memory);
-    limits.filter(|limit| *limit > 0).fold(machine, u64::min)
 }
 
 /// DataFusion's rules, after those that have to run before types are coerced.

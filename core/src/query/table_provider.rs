@@ -143,8 +143,7 @@ impl TableProvider for IcebergTableProvider {
             let with_ids = engine_schema_with_ids(self.table.schema()).map_err(to_engine_error)?;
             let read = ReadSchema::new(&self.table, with_ids, Arc::clone(&self.columns)).map_err(to_engine_error)?;
             let schema = RowSchema { read, metadata: self.metadata.clone() };
-            let partitions = session.config().target_partitions();
-            let scan = RowScanExec::try_new(&self.table, &schema, projection, others, partitions);
+            let scan = RowScanExec::try_new(&self.table, &schema, projection, others, session);
             scans.push(Arc::new(scan.map_err(to_engine_error)?));
         }
         if !tasks.is_empty() || scans.is_empty() {

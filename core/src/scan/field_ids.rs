@@ -175,6 +175,8 @@ pub(super) fn adapt_batch(
 pub(super) fn needed_columns(file: &ArrowSchema, schema: &SchemaRef) -> Vec<usize> {
     let mut needed: Vec<usize> = schema.fields().iter().filter_map(|field| find(file.fields(), field)).collect();
     needed.sort_unstable();
+    // Two key columns may lie in one struct.
+    needed.dedup();
     needed
 }
 

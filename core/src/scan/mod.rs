@@ -4,6 +4,7 @@
 //! * [`pruning`]: partition values and column bounds as statistics of DataFusion's `PruningPredicate`.
 //! * [`deletes`]: which delete files apply to which data file, and their positions.
 //! * [`equality`]: rows deleted by their values.
+//! * [`running_filter`]: files that are left out while the query runs.
 //! * [`source`]: DataFusion's own Parquet source, wrapped so that deletes, NaN and nested columns stay right.
 //! * [`files`]: files of rows, of any format.
 //! * [`read_schema`]: the columns that are read, and what stands for those that a file lacks.
@@ -25,6 +26,7 @@ mod plan;
 mod pruning;
 mod read_schema;
 mod rows;
+mod running_filter;
 mod source;
 mod statistics;
 
@@ -37,16 +39,16 @@ pub(crate) use read_schema::ReadSchema;
 pub(crate) use rows::{Deletes, RowScanExec, RowSchema, open_rows};
 pub(crate) use source::{ScanRequest, scan_exec};
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing {
     use arrow::datatypes::SchemaRef;
     use bytes::Bytes;
     use iceberg::spec::NameMapping;
-    use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+    use parquet::arrow::arrow_reader::ArrowReaderMetadata;
     use parquet::errors::Result;
     use roaring::RoaringTreemap;
 
-    use super::files::checked_reader;
+    use super::files::{self, checked_reader};
     use super::{deletes, name_mapping};
 
     pub(crate) fn deletion_vector(bytes: &[u8]) -> tarndb_catalog::Result<RoaringTreemap> {
@@ -56,7 +58,7 @@ pub(crate) mod fuzzing {
     /// What a file's footer says, as far as it is looked at before rows are read.
     pub(crate) fn parquet_schema(file: Bytes, mapping: Option<&NameMapping>) -> Result<SchemaRef> {
         let size = file.len() as u64;
-        let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+        let footer = ArrowReaderMetadata::load(&file, files::plain_options())?;
         checked_reader::check(footer.metadata(), size)?;
         Ok(name_mapping::apply(footer.schema(), mapping))
     }

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
+use datafusion::catalog::Session;
 use datafusion::common::Result as EngineResult;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -31,26 +33,31 @@ pub(crate) struct Deletes {
 }
 
 impl Deletes {
-    /// Those of `tasks`, all of which are of `table` and read in the schema `read`.
+    /// Those of `tasks`, all of which are of `table` and read in the schema `read`; in memory of `memory`.
     ///
     /// # Errors
     /// `DataInvalid` when equality deletes compare what is no column.
-    pub(crate) fn new<'a>(table: &Table, read: &ReadSchema, tasks: impl Iterator<Item = &'a ScanTask>) -> Result<Self> {
+    pub(crate) fn new<'a>(
+        table: &Table,
+        read: &ReadSchema,
+        tasks: impl Iterator<Item = &'a ScanTask>,
+        memory: &Arc<dyn MemoryPool>,
+    ) -> Result<Self> {
         let storage = &table.env().storage;
         let applied: Vec<TaskEquality> = tasks.filter_map(|task| task.equality.clone()).collect();
         let equality = if applied.is_empty() {
             None
         } else {
             let keys = Keys::new(table, &applied)?;
-            Some(FilterLoader::new(storage.clone(), read.clone(), keys, applied))
+            Some(FilterLoader::new(storage.clone(), read.clone(), keys, applied, Arc::clone(memory)))
         };
-        Ok(Self { positions: DeleteLoader::new(storage.clone()), equality })
+        Ok(Self { positions: DeleteLoader::new(storage.clone(), memory), equality })
     }
 
     /// What equality deletes delete in the task's file.
     async fn equality(&self, task: &ScanTask) -> Result<Option<(Arc<EqualityFilter>, TaskEquality)>> {
         match (&self.equality, &task.equality) {
-            (Some(loader), Some(of)) => Ok(Some((loader.filter(None).await?, of.clone()))),
+            (Some(loader), Some(of)) => Ok(Some((loader.filter().await?, of.clone()))),
             (None, Some(_)) => Err(Error::internal("a task with equality deletes that nobody reads")),
             (_, None) => Ok(None),
         }
@@ -147,9 +154,10 @@ impl RowScanExec {
         schema: &RowSchema,
         projection: Option<&Vec<usize>>,
         tasks: Vec<ScanTask>,
-        partitions: usize,
+        session: &dyn Session,
     ) -> Result<Self> {
-        let deletes = Deletes::new(table, &schema.read, tasks.iter())?;
+        let partitions = session.config().target_partitions();
+        let deletes = Deletes::new(table, &schema.read, tasks.iter(), &session.runtime_env().memory_pool)?;
         let width = schema.read.output.fields().len();
         let all: Vec<usize> = (0..schema.output().fields().len()).collect();
         let projection = projection.unwrap_or(&all);

@@ -19,7 +19,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
 use datafusion_datasource::morsel::{MorselPlan, MorselPlanner, Morselizer};
 use object_store::{ObjectMeta, ObjectStore};
@@ -31,6 +31,7 @@ use super::field_ids::{self, Absent, FieldIdAdapterFactory};
 use super::files::checked_reader::CheckedReaders;
 use super::plan::{PlanCounts, ScanTask};
 use super::pruning::casts_keep_order;
+use super::running_filter::RunningFilter;
 use super::{ReadSchema, statistics};
 use crate::error::{engine_error, to_engine_error};
 use crate::table::{Table, engine_schema_with_ids};
@@ -61,8 +62,9 @@ pub(crate) fn scan_exec(
     let ScanRequest { table, schema, projection, limit, store_url } = request;
     let read = ReadSchema::new(table, engine_schema_with_ids(table.schema())?, Arc::clone(&schema))?;
     let equality: Vec<Option<TaskEquality>> = tasks.iter().map(|task| task.equality.clone()).collect();
+    let files = FileScan { session, table, read, task_column: None, projection: projection.cloned(), limit, store_url, counts };
     if equality.iter().all(Option::is_none) {
-        return files_exec(session, table, read, None, projection.cloned(), limit, store_url, tasks, counts);
+        return files.exec(tasks);
     }
     let applied: Vec<TaskEquality> = equality.iter().flatten().cloned().collect();
     let keys = Keys::new(table, &applied)?;
@@ -71,83 +73,102 @@ pub(crate) fn scan_exec(
     let output = projection.len();
     // The key columns and the number of the task follow the table's own columns.
     let with_keys = projection.into_iter().chain(width..=width + keys.schema.fields().len()).collect();
-    let wide = read.with_columns(&keys.schema);
-    let task_column = Field::new(TASK_COLUMN, DataType::Int64, false);
-    let input = files_exec(session, table, wide, Some(Arc::new(task_column)), Some(with_keys), None, store_url, tasks, counts)?;
-    let loader = FilterLoader::new(table.env().storage.clone(), read, keys, applied);
+    let read = files.read.clone();
+    let wide = FileScan {
+        read: read.with_columns(&keys.schema),
+        task_column: Some(Arc::new(Field::new(TASK_COLUMN, DataType::Int64, false))),
+        projection: Some(with_keys),
+        limit: None,
+        ..files
+    };
+    let input = wide.exec(tasks)?;
+    let memory = Arc::clone(&session.runtime_env().memory_pool);
+    let loader = FilterLoader::new(table.env().storage.clone(), read, keys, applied, memory);
     let exec = EqualityDeleteExec::try_new(input, Arc::new(loader), Arc::new(equality), output).map_err(engine_error)?;
     Ok(Arc::new(exec))
 }
 
-/// The rows of the files with position deletes applied. With a `task_column`, the number of a row's task follows the columns.
-#[allow(clippy::too_many_arguments)] // all of them belong to one scan
-fn files_exec(
-    session: &dyn Session,
-    table: &Table,
+/// A scan of files with position deletes applied.
+struct FileScan<'a> {
+    session: &'a dyn Session,
+    table: &'a Table,
     read: ReadSchema,
+    /// Follows the columns, with the number of a row's task.
     task_column: Option<FieldRef>,
     projection: Option<Vec<usize>>,
     limit: Option<usize>,
     store_url: ObjectStoreUrl,
-    tasks: Vec<ScanTask>,
     counts: PlanCounts,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    let schema = TableSchema::new(Arc::clone(&read.output), task_column.iter().cloned().collect());
-    let all = schema.table_schema();
-    let mut needed = vec![projection.is_none(); all.fields().len()];
-    for index in projection.iter().flatten() {
-        if let Some(slot) = needed.get_mut(*index) {
-            *slot = true;
-        }
-    }
-    let (per_file, total) = statistics::of_scan(table, all, &needed, &tasks);
-    let groups = file_groups(table, &read, task_column.is_some(), session.config().target_partitions(), tasks, per_file)?;
+}
 
-    let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
-    let cached = CachedParquetFileReaderFactory::new(table.env().storage.object_store(), cache);
-    let readers: Arc<dyn ParquetFileReaderFactory> = Arc::new(CheckedReaders { inner: Arc::new(cached) });
-    let mut global = session.config().options().execution.parquet.clone();
-    // Nanoseconds, to which timestamps of 96 bits are read otherwise, end in the year 2262.
-    global.coerce_int96 = Some("us".to_string());
-    let parquet = ParquetSource::new(schema)
-        .with_table_parquet_options(TableParquetOptions { global, ..TableParquetOptions::default() })
-        .with_parquet_file_reader_factory(Arc::clone(&readers));
-    let metrics = parquet.metrics();
-    for (name, count) in [
-        ("iceberg_manifests", counts.manifests),
-        ("iceberg_manifests_pruned", counts.manifests_pruned),
-        ("iceberg_files", counts.files),
-        ("iceberg_files_pruned", counts.files_pruned),
-    ] {
-        MetricBuilder::new(metrics).global_counter(name).add(count);
+impl FileScan<'_> {
+    fn exec(self, tasks: Vec<ScanTask>) -> Result<Arc<dyn ExecutionPlan>> {
+        let Self { session, table, read, task_column, projection, limit, store_url, counts } = self;
+        let schema = TableSchema::new(Arc::clone(&read.output), task_column.iter().cloned().collect());
+        let all = schema.table_schema();
+        let mut needed = vec![projection.is_none(); all.fields().len()];
+        for index in projection.iter().flatten() {
+            if let Some(slot) = needed.get_mut(*index) {
+                *slot = true;
+            }
+        }
+        let (per_file, total) = statistics::of_scan(table, all, &needed, &tasks);
+        let groups = file_groups(session, table, task_column.is_some(), tasks, per_file)?;
+
+        let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
+        let cached = CachedParquetFileReaderFactory::new(table.env().storage.object_store(), cache);
+        let readers: Arc<dyn ParquetFileReaderFactory> = Arc::new(CheckedReaders { inner: Arc::new(cached) });
+        let mut global = session.config().options().execution.parquet.clone();
+        // Nanoseconds, to which timestamps of 96 bits are read otherwise, end in the year 2262.
+        global.coerce_int96 = Some("us".to_string());
+        let parquet = ParquetSource::new(schema)
+            .with_table_parquet_options(TableParquetOptions { global, ..TableParquetOptions::default() })
+            .with_parquet_file_reader_factory(Arc::clone(&readers));
+        let metrics = parquet.metrics();
+        for (name, count) in [
+            ("iceberg_manifests", counts.manifests),
+            ("iceberg_manifests_pruned", counts.manifests_pruned),
+            ("iceberg_files", counts.files),
+            ("iceberg_files_pruned", counts.files_pruned),
+        ] {
+            MetricBuilder::new(metrics).global_counter(name).add(count);
+        }
+        let pruned = MetricBuilder::new(metrics).global_counter("iceberg_files_pruned_while_running");
+        let adapter = FieldIdAdapterFactory {
+            with_ids: Arc::clone(&read.with_ids),
+            mapping: read.mapping.clone(),
+            absent: read.absent_everywhere(),
+        };
+        let source = IcebergSource {
+            table: table.clone(),
+            pruned,
+            inner: Arc::new(parquet),
+            readers,
+            schema: Arc::clone(&read.output),
+            read: Arc::new(read),
+        };
+        let config = FileScanConfigBuilder::new(store_url, Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(total)
+            .with_expr_adapter(Some(Arc::new(adapter)))
+            .with_projection_indices(projection)
+            .map_err(engine_error)?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
     }
-    let adapter = FieldIdAdapterFactory {
-        with_ids: Arc::clone(&read.with_ids),
-        mapping: read.mapping.clone(),
-        absent: read.absent_everywhere(),
-    };
-    let source = IcebergSource { inner: Arc::new(parquet), readers, schema: Arc::clone(&read.output), read: Arc::new(read) };
-    let config = FileScanConfigBuilder::new(store_url, Arc::new(source))
-        .with_file_groups(groups)
-        .with_statistics(total)
-        .with_expr_adapter(Some(Arc::new(adapter)))
-        .with_projection_indices(projection)
-        .map_err(engine_error)?
-        .with_limit(limit)
-        .build();
-    Ok(DataSourceExec::from_data_source(config))
 }
 
 /// Files in as many groups as there are partitions, of about equal size.
 fn file_groups(
+    session: &dyn Session,
     table: &Table,
-    read: &ReadSchema,
     numbered: bool,
-    partitions: usize,
     tasks: Vec<ScanTask>,
     statistics: Vec<Option<Statistics>>,
 ) -> Result<Vec<FileGroup>> {
-    let loader = Arc::new(DeleteLoader::new(table.env().storage.clone()));
+    let loader = Arc::new(DeleteLoader::new(table.env().storage.clone(), &session.runtime_env().memory_pool));
+    let partitions = session.config().target_partitions();
     let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); partitions.clamp(1, tasks.len().max(1))];
     for (number, (task, statistics)) in (0_i64..).zip(tasks.into_iter().zip(statistics)) {
         let meta = ObjectMeta {
@@ -166,9 +187,7 @@ fn file_groups(
         if let Some(statistics) = statistics {
             file = file.with_statistics(Arc::new(statistics));
         }
-        if !task.deletes.is_empty() || read.has_identity(task.spec_id) {
-            file = file.with_extension(FileContext { loader: Arc::clone(&loader), task });
-        }
+        file = file.with_extension(FileContext { loader: Arc::clone(&loader), task });
         if let Some((bytes, group)) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
             *bytes += size;
             group.push(file);
@@ -179,6 +198,7 @@ fn file_groups(
 
 /// DataFusion's Parquet source with what it lacks for Iceberg tables:
 ///
+/// * files are left out that cannot hold what is left to find while the query runs;
 /// * position deletes become row selections when a file is opened;
 /// * columns that a file lacks because they are those of its partition get the partition's value;
 /// * `LIMIT` is kept from the opener, which would otherwise replace those selections by whole row groups;
@@ -190,6 +210,9 @@ struct IcebergSource {
     readers: Arc<dyn ParquetFileReaderFactory>,
     schema: SchemaRef,
     read: Arc<ReadSchema>,
+    table: Table,
+    /// Files that were left out while the query ran.
+    pruned: Count,
 }
 
 impl IcebergSource {
@@ -232,9 +255,11 @@ impl FileSource for IcebergSource {
         config.limit = None;
         let inner = self.inner.create_morselizer(Arc::clone(&object_store), &config, partition)?;
         config.file_groups = Vec::new();
+        let filter = RunningFilter::new(&self.table, Arc::clone(&self.schema), self.inner.filter());
         Ok(Box::new(FileMorselizer(Arc::new(Opening {
             inner: Arc::from(inner),
             source: self.clone(),
+            filter,
             object_store,
             config,
             partition,
@@ -326,6 +351,7 @@ struct FileMorselizer(Arc<Opening>);
 struct Opening {
     inner: Arc<dyn Morselizer>,
     source: IcebergSource,
+    filter: Option<RunningFilter>,
     object_store: Arc<dyn ObjectStore>,
     /// Without the files.
     config: FileScanConfig,
@@ -340,10 +366,28 @@ impl fmt::Debug for Opening {
 
 impl Morselizer for FileMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> EngineResult<Box<dyn MorselPlanner>> {
-        if file.extension::<FileContext>().is_none() {
-            return self.0.inner.plan_file(file);
+        let opening = &self.0;
+        let Some(context) = file.extension::<FileContext>() else {
+            return opening.inner.plan_file(file);
+        };
+        if opening.filter.as_ref().is_some_and(|filter| !filter.keeps(&context.task)) {
+            opening.source.pruned.add(1);
+            return Ok(Box::new(NoRows));
         }
-        Ok(Box::new(FilePlanner { opening: Arc::clone(&self.0), file }))
+        if context.task.deletes.is_empty() && !opening.source.read.has_identity(context.task.spec_id) {
+            return opening.inner.plan_file(file);
+        }
+        Ok(Box::new(FilePlanner { opening: Arc::clone(opening), file }))
+    }
+}
+
+/// A file that need not be opened.
+#[derive(Debug)]
+struct NoRows;
+
+impl MorselPlanner for NoRows {
+    fn plan(self: Box<Self>) -> EngineResult<Option<MorselPlan>> {
+        Ok(None)
     }
 }
 

@@ -1,8 +1,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::execution::memory_pool::MemoryPool;
 use tarndb_catalog::{Catalog, Storage};
 
+use super::memory::MEMORY_POOL;
 use crate::manifest::ManifestCache;
 
 /// What every table of a lake shares.
@@ -10,17 +12,20 @@ pub(crate) struct Environment {
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) storage: Storage,
     pub(crate) manifests: ManifestCache,
+    /// For whatever grows with the data and belongs to no session; sessions begin with it.
+    pub(crate) memory: Arc<dyn MemoryPool>,
 }
 
 impl Environment {
     pub(crate) fn new(catalog: Arc<dyn Catalog>) -> Self {
         let storage = catalog.storage().clone();
-        Self { catalog, manifests: ManifestCache::new(storage.clone()), storage }
+        Self { catalog, manifests: ManifestCache::new(storage.clone()), storage, memory: Arc::clone(&MEMORY_POOL) }
     }
 
     /// For a table in another storage, which is not in the catalog.
     pub(crate) fn with_storage(&self, storage: Storage) -> Self {
-        Self { catalog: Arc::clone(&self.catalog), manifests: self.manifests.for_storage(storage.clone()), storage }
+        let manifests = self.manifests.for_storage(storage.clone());
+        Self { catalog: Arc::clone(&self.catalog), manifests, storage, memory: Arc::clone(&self.memory) }
     }
 }
 

@@ -3,6 +3,7 @@
 mod environment;
 pub(crate) mod evolution;
 pub mod inspect;
+mod memory;
 mod partition;
 mod partition_text;
 pub(crate) mod properties;

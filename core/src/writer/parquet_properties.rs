@@ -1,6 +1,7 @@
 use std::num::NonZeroUsize;
 
 use iceberg::spec::TableMetadata;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
@@ -15,7 +16,7 @@ const MAX_ROW_GROUP_ROWS: usize = 1024 * 1024;
 ///
 /// # Errors
 /// `InvalidInput`, naming the property and its value, when one cannot be used.
-pub(super) fn writer_properties(table: &Table) -> Result<WriterProperties> {
+pub(super) fn writer_options(table: &Table) -> Result<ArrowWriterOptions> {
     let metadata = table.metadata();
     let positive =
         |key: &str| -> Result<Option<usize>> { Ok(properties::get::<NonZeroUsize>(metadata, key)?.map(NonZeroUsize::get)) };
@@ -34,7 +35,9 @@ pub(super) fn writer_properties(table: &Table) -> Result<WriterProperties> {
     if let Some(bytes) = positive(properties::PARQUET_DICT_SIZE_BYTES)? {
         builder = builder.set_dictionary_page_size_limit(bytes);
     }
-    Ok(bloom_filters(metadata, builder)?.build())
+    // Nobody reads the table by the Arrow schema that would be embedded in each of its files.
+    let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true);
+    Ok(options.with_properties(bloom_filters(metadata, builder)?.build()))
 }
 
 /// Bloom filters for the columns that have them enabled. They shrink to the values that are there when they are written.

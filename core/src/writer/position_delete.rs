@@ -9,7 +9,7 @@ use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY};
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, Result};
 
-use super::parquet_properties::writer_properties;
+use super::parquet_properties::writer_options;
 use crate::manifest::{FILE_PATH_FIELD_ID, POS_FIELD_ID};
 use crate::table::Table;
 use crate::transaction::WrittenFile;
@@ -60,10 +60,10 @@ pub(crate) async fn write_position_deletes(table: &Table, deleted: BTreeMap<Stri
 }
 
 async fn write_one(table: &Table, location: String, path: String, rows: DeletedRows) -> Result<WrittenFile> {
-    let properties = writer_properties(table)?;
+    let options = writer_options(table)?;
     let encode = || -> parquet::errors::Result<Vec<u8>> {
         let schema = delete_schema();
-        let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
+        let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?;
         let mut positions = rows.positions.iter().map(u64::cast_signed).peekable();
         while positions.peek().is_some() {
             let batch: Int64Array = positions.by_ref().take(BATCH_ROWS).collect();

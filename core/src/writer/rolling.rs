@@ -6,13 +6,13 @@ use arrow::datatypes::SchemaRef;
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Schema, Struct};
 use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::async_writer::ParquetObjectWriter;
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::properties::WriterProperties;
 use tarndb_catalog::{Error, Result, Storage};
 
 use super::column_statistics::{FileStatistics, StatisticsCollector};
-use super::parquet_properties::writer_properties;
+use super::parquet_properties::writer_options;
 use crate::table::{Table, properties};
 use crate::transaction::WrittenFile;
 
@@ -25,7 +25,7 @@ pub(super) struct RollingWriter {
     partition: Struct,
     folder: String,
     target_bytes: usize,
-    properties: WriterProperties,
+    options: ArrowWriterOptions,
     current: Option<OpenFile>,
     files: Vec<WrittenFile>,
     opened: Vec<String>,
@@ -67,7 +67,7 @@ impl RollingWriter {
             partition,
             folder: format!("{}/{partition_path}", table.data_folder()),
             target_bytes: properties::get_or(metadata, properties::TARGET_FILE_SIZE_BYTES, 512 * 1024 * 1024)?,
-            properties: writer_properties(table)?,
+            options: writer_options(table)?,
             current: None,
             files: Vec::new(),
             opened: Vec::new(),
@@ -81,7 +81,7 @@ impl RollingWriter {
                 let location = format!("{}{}.parquet", self.folder, self.storage.ids().uuid());
                 let path = self.storage.path(&location)?;
                 let upload = ParquetObjectWriter::from_buf_writer(BufWriter::new(self.storage.object_store(), path));
-                let writer = AsyncArrowWriter::try_new(upload, Arc::clone(&self.arrow), Some(self.properties.clone()));
+                let writer = AsyncArrowWriter::try_new_with_options(upload, Arc::clone(&self.arrow), self.options.clone());
                 self.opened.push(location.clone());
                 let statistics = StatisticsCollector::new(Arc::clone(&self.schema));
                 self.current.insert(OpenFile { location, writer: writer.map_err(write_failure)?, statistics })

@@ -109,6 +109,10 @@ if release == "duckdb":
           "INSERT INTO @ (b) VALUES ('y')", definition="(a BIGINT DEFAULT 5, b VARCHAR)", layout=V3)
     state("v3_nanoseconds", "INSERT INTO @ SELECT TIMESTAMP_NS '1969-12-31 23:59:59.123456789' + to_hours(i), i FROM range(50) r(i)",
           "DELETE FROM @ WHERE i % 6 = 0", definition="(ts TIMESTAMP_NS, i INT)", layout=V3)
+    state("v3_nanoseconds_by_hour", "INSERT INTO @ SELECT TIMESTAMP_NS '1969-12-31 20:59:59.123456789' + to_minutes(i * 17), i FROM range(50) r(i)",
+          "DELETE FROM @ WHERE i % 6 = 0", definition="(ts TIMESTAMP_NS, i INT)", layout=f"PARTITIONED BY (hour(ts)) {V3}")
+    state("v3_nanoseconds_by_bucket", "INSERT INTO @ SELECT TIMESTAMP_NS '1969-12-31 20:59:59.123456789' + to_minutes(i * 17), i FROM range(50) r(i)",
+          definition="(ts TIMESTAMP_NS, i INT)", layout=f"PARTITIONED BY (bucket(3, ts)) {V3}")
     MOMENTS = """(d DATE, ts TIMESTAMP, tz TIMESTAMPTZ, i INT, l BIGINT, s VARCHAR, n DECIMAL(9, 2), u UUID, bl BLOB)"""
     MANY = """INSERT INTO @ SELECT DATE '1969-11-01' + (i * 3)::INT, TIMESTAMP '1969-12-30 12:00:00' + to_hours(i * 5),
         TIMESTAMPTZ '1969-12-30 12:00:00+00' + to_hours(i * 5), i, i * 7, 'ü' || i, i / 4, md5((i % 4)::VARCHAR)::UUID,

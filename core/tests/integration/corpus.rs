@@ -9,6 +9,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::prelude::{Expr, SessionContext, lit};
+use iceberg::spec::FormatVersion;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -52,7 +53,11 @@ fn path(state: &Path) -> String {
 
 /// What the writer reads from its table, in the types that the table has here.
 fn writers_answer(state: &Path, schema: &SchemaRef) -> Vec<RecordBatch> {
-    let file = std::fs::File::open(state.join("expected.parquet")).unwrap();
+    answer(&state.join("expected.parquet"), schema)
+}
+
+fn answer(path: &Path, schema: &SchemaRef) -> Vec<RecordBatch> {
+    let file = std::fs::File::open(path).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
     let in_types = |batch: RecordBatch| {
         let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| in_type(column, field));
@@ -119,17 +124,19 @@ async fn files_of_formats_that_are_not_read_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metadata_columns_are_those_that_the_naive_reader_finds() {
+async fn metadata_columns_are_those_of_the_writer_and_of_the_naive_reader() {
     let corpus = Corpus::unpack();
     let lake = tarndb_core::connect("memory://").await.unwrap();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut by_writers) = (Vec::new(), 0);
     for state in corpus.states() {
         let table = open(&lake, &state).await;
         let is_partitioned = table.metadata().partition_specs_iter().any(|spec| !spec.is_unpartitioned());
         let partition = if is_partitioned { "_partition, " } else { "" };
-        let names = format!("_file, _pos, _spec_id, {partition}_row_id, _last_updated_sequence_number");
-        let found = rows(&lake, &format!("SELECT {names} FROM iceberg_scan('{}')", path(&state))).await;
-        let found = found.unwrap_or_else(|e| panic!("{}: {e:?}", name(&state)));
+        let select = async |names: &str| {
+            let found = rows(&lake, &format!("SELECT {names} FROM iceberg_scan('{}')", path(&state))).await;
+            found.unwrap_or_else(|e| panic!("{}: {e:?}", name(&state)))
+        };
+        let found = select(&format!("_file, _pos, _spec_id, {partition}_row_id, _last_updated_sequence_number")).await;
         let fields = found.first().and_then(|batch| match batch.column_by_name("_partition")?.data_type() {
             DataType::Struct(fields) => Some(fields.clone()),
             other => panic!("{other}"),
@@ -139,7 +146,22 @@ async fn metadata_columns_are_those_that_the_naive_reader_finds() {
         if found != expected {
             wrong.push(format!("{}: {:?}, not {:?}", name(&state), found.first(), expected.first()));
         }
+        // Spark tells them too, of most of its tables.
+        let theirs = state.join("metadata_columns.parquet");
+        if theirs.exists() {
+            let is_v3 = table.metadata().format_version() == FormatVersion::V3;
+            let lineage = if is_v3 { ", _row_id, _last_updated_sequence_number" } else { "" };
+            let found =
+                select(&format!("_file, _pos, _spec_id{}{lineage}", if is_partitioned { ", _partition" } else { "" })).await;
+            let Some(schema) = found.first().map(RecordBatch::schema) else { continue };
+            let (found, expected) = (naive::lines(&found), naive::lines(&answer(&theirs, &schema)));
+            if found != expected {
+                wrong.push(format!("{}: {:?}, but Spark says {:?}", name(&state), found.first(), expected.first()));
+            }
+            by_writers += 1;
+        }
     }
+    assert!(by_writers > 50, "Spark says it of {by_writers} tables");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

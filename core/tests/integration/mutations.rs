@@ -1,11 +1,12 @@
 //! Files of foreign tables with some bytes changed: whatever a file holds, reading it ends in rows or in an error that is
 //! about the file, and never in a panic.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tarndb_core::{ErrorKind, Lakehouse, Result};
+use tarndb_core::{ErrorKind, Lakehouse, Result, fuzzing};
 
 use crate::corpus::Corpus;
 use crate::rows;
@@ -73,6 +74,44 @@ fn mutate(random: &mut StdRng, bytes: &[u8]) -> Vec<u8> {
 async fn read(lake: &Lakehouse, folder: &Path) -> Result<usize> {
     let found = rows(lake, &format!("SELECT * FROM iceberg_scan('{}')", folder.display())).await?;
     Ok(found.iter().map(|batch| batch.num_rows()).sum())
+}
+
+/// The targets of `fuzz/`, for a short while, and the same each time: the corpus's files, whole and changed.
+#[test]
+fn fuzz_targets_take_anything() {
+    let corpus = Corpus::unpack();
+    let mut seeds: HashMap<&str, Vec<Vec<u8>>> = HashMap::new();
+    for path in corpus.states().iter().flat_map(|state| files(state)) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let kind = match name {
+            _ if name.contains(".metadata.json") => "metadata",
+            _ if name.starts_with("snap-") => "list",
+            _ if name.ends_with(".avro") => "manifest",
+            _ if name.ends_with(".puffin") => "puffin",
+            _ if name.ends_with(".parquet") => "parquet",
+            _ => continue,
+        };
+        seeds.entry(kind).or_default().push(std::fs::read(&path).unwrap());
+    }
+    // A vector lies behind the first four bytes of its file.
+    let vectors = seeds["puffin"].iter().map(|file| file[4.min(file.len())..].to_vec()).collect();
+    let mapping = br#"[{"field-id": 1, "names": ["id"]}, {"field-id": 2, "names": ["nested"], "fields": [{"field-id": 3, "names": ["a"]}]}]"#;
+    let targets: [(fn(&[u8]), Vec<Vec<u8>>); 6] = [
+        (fuzzing::metadata_json, seeds.remove("metadata").unwrap()),
+        (fuzzing::manifest_list, seeds.remove("list").unwrap()),
+        (fuzzing::manifest, seeds.remove("manifest").unwrap()),
+        (fuzzing::deletion_vector, vectors),
+        (fuzzing::parquet_footer, seeds.remove("parquet").unwrap()),
+        (fuzzing::name_mapping, vec![mapping.to_vec()]),
+    ];
+    let mut random = StdRng::seed_from_u64(0);
+    for (target, seeds) in targets {
+        seeds.iter().for_each(|seed| target(seed));
+        for _ in 0..2000 {
+            let seed = random.random_range(0..seeds.len());
+            target(&mutate(&mut random, &seeds[seed]));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

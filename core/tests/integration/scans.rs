@@ -147,6 +147,58 @@ async fn a_limit_ends_planning() {
     assert_eq!(rows(&lake, "SELECT * FROM t LIMIT 3").await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
 }
 
+/// What the best rows so far, or the other side of a join, leave no row of.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_left_out_while_the_query_runs() {
+    const FILES: usize = 20;
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(&lake, &["CREATE TABLE t (id BIGINT, s STRING)", "CREATE TABLE few (id BIGINT)"]).await;
+    for file in 0..FILES {
+        let (first, last) = (file * 1000, file * 1000 + 999);
+        run(&lake, &[&format!("INSERT INTO t SELECT value, 's' || value FROM generate_series({first}, {last})")]).await;
+    }
+    run(&lake, &["INSERT INTO few VALUES (4321), (4400)"]).await;
+    let pruned = async |query: &str| {
+        let text = naive::lines(&rows(&lake, &format!("EXPLAIN ANALYZE {query}")).await.unwrap()).join("\n");
+        let counts = text
+            .split("iceberg_files_pruned_while_running=")
+            .skip(1)
+            .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<usize>().unwrap());
+        counts.sum::<usize>()
+    };
+    for _ in 0..2 {
+        // Which files are opened before the first rows are there is a matter of luck.
+        assert!(pruned("SELECT * FROM t ORDER BY id LIMIT 3").await > FILES / 2);
+        assert!(pruned("SELECT * FROM t ORDER BY s LIMIT 3").await > 0, "bounds of texts, which are not exact");
+        assert_eq!(pruned("SELECT t.s FROM t JOIN few ON t.id = few.id").await, FILES - 1);
+        // Deletes change nothing about it.
+        run(&lake, &["DELETE FROM t WHERE id % 1000 = 1"]).await;
+    }
+    assert_eq!(pruned("SELECT * FROM t").await, 0);
+    let joined = rows(&lake, "SELECT t.s FROM t JOIN few ON t.id = few.id").await.unwrap();
+    assert_eq!(naive::lines(&joined), ["s4321", "s4400"]);
+    assert_eq!(naive::lines(&rows(&lake, "SELECT * FROM t ORDER BY id LIMIT 2").await.unwrap()), ["0|s0", "2|s2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_positions_take_memory_from_the_pool() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(
+        &lake,
+        &[
+            "CREATE TABLE t (id BIGINT)",
+            "INSERT INTO t SELECT value FROM generate_series(1, 500000)",
+            "DELETE FROM t WHERE id % 2 = 0",
+            "SET datafusion.runtime.memory_limit = '20K'",
+        ],
+    )
+    .await;
+    let error = rows(&lake, "SELECT id FROM t WHERE id < 5").await.unwrap_err();
+    assert_eq!(error.kind(), tarndb_core::ErrorKind::ResourcesExhausted, "{error:?}");
+    run(&lake, &["SET datafusion.runtime.memory_limit = '20M'"]).await;
+    assert_eq!(naive::lines(&rows(&lake, "SELECT id FROM t WHERE id < 5").await.unwrap()), ["1", "3"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bloom_filters_prune_row_groups() {
     let lake = tarndb_core::connect("memory://").await.unwrap();

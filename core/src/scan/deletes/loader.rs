@@ -1,16 +1,19 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
+use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, ErrorKind, Result, Storage};
 use tokio::sync::OnceCell;
 
 use super::{DeleteFile, deletion_vector};
+use crate::error::engine_error;
 use crate::manifest::{FILE_PATH_FIELD_ID, FileFormat, POS_FIELD_ID};
 use crate::scan::files::{self, FileRef, FileRows, Wanted};
 use crate::scan::plan::ScanTask;
@@ -20,6 +23,9 @@ type PositionsByFile = HashMap<String, Arc<RoaringTreemap>>;
 /// A delete file, or the part of one that a deletion vector is.
 type Part = (String, Option<(u64, u64)>);
 
+/// Memory that the positions of a file take beside their bitmap, roughly.
+const ENTRY_BYTES: usize = 128;
+
 /// The longest deletion vector that is read.
 const MAX_VECTOR_BYTES: u64 = 1 << 31;
 
@@ -27,15 +33,21 @@ const MAX_VECTOR_BYTES: u64 = 1 << 31;
 #[derive(Debug)]
 pub(crate) struct DeleteLoader {
     storage: Storage,
+    memory: MemoryReservation,
     loaded: Mutex<HashMap<Part, Arc<OnceCell<Arc<PositionsByFile>>>>>,
 }
 
 impl DeleteLoader {
-    pub(crate) fn new(storage: Storage) -> Self {
-        Self { storage, loaded: Mutex::default() }
+    /// Keeps what it read in memory of `memory`.
+    pub(crate) fn new(storage: Storage, memory: &Arc<dyn MemoryPool>) -> Self {
+        let memory = MemoryConsumer::new("position deletes").register(memory);
+        Self { storage, memory, loaded: Mutex::default() }
     }
 
     /// The deleted positions of the task's data file.
+    ///
+    /// # Errors
+    /// `DataInvalid`, naming the file; `ResourcesExhausted`.
     pub(crate) async fn positions(&self, task: &ScanTask) -> Result<Arc<RoaringTreemap>> {
         let mut result: Option<Arc<RoaringTreemap>> = None;
         for file in &task.deletes {
@@ -56,7 +68,11 @@ impl DeleteLoader {
     }
 
     async fn load(&self, file: &DeleteFile) -> Result<Arc<PositionsByFile>> {
-        let read = self.read(file).await;
+        let read = self.read(file).await.and_then(|positions| {
+            let bytes = positions.iter().map(|(path, positions)| ENTRY_BYTES + path.len() + positions.serialized_size());
+            self.memory.try_grow(bytes.sum()).map_err(engine_error)?;
+            Ok(positions)
+        });
         read.map(Arc::new).map_err(|e| {
             match e.kind() {
                 ErrorKind::NotFound => Error::data_invalid("position delete file is missing").with_source(e),
@@ -94,40 +110,71 @@ impl DeleteLoader {
 
     async fn read_rows(&self, file: &DeleteFile) -> Result<PositionsByFile> {
         let of = FileRef { what: "position delete file", path: &file.path, size: file.size, format: file.format };
+        if let Some(referenced) = &file.referenced {
+            // Every row has the same path, so that it need not be read; columns without ids are found by name below.
+            let wanted = Wanted { columns: Some(&POSITIONS), ..Wanted::EVERYTHING };
+            let FileRows { schema, mut batches } = files::open(&self.storage, of, wanted).await?;
+            if !schema.fields().is_empty() {
+                let mut positions = RoaringTreemap::new();
+                while let Some(batch) = batches.try_next().await? {
+                    collect(positions_of(&batch, &schema)?.values(), &mut positions)?;
+                }
+                return Ok(HashMap::from([(referenced.clone(), Arc::new(positions))]));
+            }
+        }
         let FileRows { schema, mut batches } = files::open(&self.storage, of, Wanted::EVERYTHING).await?;
         let mut result: HashMap<String, RoaringTreemap> = HashMap::new();
         while let Some(batch) = batches.try_next().await? {
-            collect_positions(&batch, &schema, &mut result)?;
+            collect_by_file(&batch, &schema, &mut result)?;
         }
         Ok(result.into_iter().map(|(path, positions)| (path, Arc::new(positions))).collect())
     }
 }
 
-fn collect_positions(batch: &RecordBatch, schema: &Schema, result: &mut HashMap<String, RoaringTreemap>) -> Result<()> {
-    let column = |id: i32, name: &str, data_type: &DataType| {
-        let index = crate::scan::field_ids::index_of(schema.fields(), id).or_else(|| schema.index_of(name).ok());
-        let array = index.map(|index| batch.column(index));
-        let array = array.ok_or_else(|| Error::data_invalid(format!("position delete file has no column `{name}`")))?;
-        let array = cast(array, data_type)
-            .map_err(|e| Error::data_invalid(format!("column `{name}` has a wrong type")).with_source(e))?;
-        if array.null_count() > 0 {
-            return Err(Error::data_invalid(format!("column `{name}` of a position delete file has NULLs")));
-        }
-        Ok(array)
-    };
-    let paths = column(FILE_PATH_FIELD_ID, "file_path", &DataType::Utf8)?;
-    let positions = column(POS_FIELD_ID, "pos", &DataType::Int64)?;
-    let (paths, positions) = (paths.as_string::<i32>(), positions.as_primitive::<Int64Type>());
+/// The positions alone, as files have them.
+static POSITIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let metadata = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_string(), POS_FIELD_ID.to_string())]);
+    Arc::new(Schema::new(vec![Field::new("pos", DataType::Int64, false).with_metadata(metadata)]))
+});
+
+fn column(batch: &RecordBatch, schema: &Schema, (id, name): (i32, &str), data_type: &DataType) -> Result<ArrayRef> {
+    let index = crate::scan::field_ids::index_of(schema.fields(), id).or_else(|| schema.index_of(name).ok());
+    let array = index.map(|index| batch.column(index));
+    let array = array.ok_or_else(|| Error::data_invalid(format!("position delete file has no column `{name}`")))?;
+    let array =
+        cast(array, data_type).map_err(|e| Error::data_invalid(format!("column `{name}` has a wrong type")).with_source(e))?;
+    if array.null_count() > 0 {
+        return Err(Error::data_invalid(format!("column `{name}` of a position delete file has NULLs")));
+    }
+    Ok(array)
+}
+
+fn positions_of(batch: &RecordBatch, schema: &Schema) -> Result<Int64Array> {
+    Ok(column(batch, schema, (POS_FIELD_ID, "pos"), &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+}
+
+fn collect(positions: &[i64], into: &mut RoaringTreemap) -> Result<()> {
+    if positions.iter().any(|position| *position < 0) {
+        return Err(Error::data_invalid("a deleted position is negative"));
+    }
+    let positions = positions.iter().map(|position| position.unsigned_abs());
+    // They are sorted, nearly always, which is much faster.
+    if into.append(positions.clone()).is_err() {
+        into.extend(positions);
+    }
+    Ok(())
+}
+
+fn collect_by_file(batch: &RecordBatch, schema: &Schema, result: &mut HashMap<String, RoaringTreemap>) -> Result<()> {
+    let paths = column(batch, schema, (FILE_PATH_FIELD_ID, "file_path"), &DataType::Utf8)?;
+    let (paths, positions) = (paths.as_string::<i32>(), positions_of(batch, schema)?);
     // Rows are sorted by file, so that one look-up serves a whole run.
-    let mut row = 0;
-    while row < paths.len() {
-        let path = paths.value(row);
-        let bitmap = result.entry(path.to_string()).or_default();
-        while row < paths.len() && paths.value(row) == path {
-            let position = u64::try_from(positions.value(row));
-            bitmap.insert(position.map_err(|_| Error::data_invalid("a deleted position is negative"))?);
-            row += 1;
-        }
+    let mut start = 0;
+    while start < paths.len() {
+        let path = paths.value(start);
+        let end = (start..paths.len()).find(|row| paths.value(*row) != path).unwrap_or(paths.len());
+        collect(positions.values().get(start..end).unwrap_or_default(), result.entry(path.to_string()).or_default())?;
+        start = end;
     }
     Ok(())
 }

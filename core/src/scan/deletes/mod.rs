@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use iceberg::spec::{Literal, ManifestFile, PrimitiveLiteral, Struct, TableMetadata, Transform};
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub(super) use deletion_vector::decode as decode_deletion_vector;
 pub(crate) use deletion_vector::encode as encode_deletion_vector;
 pub(crate) use loader::DeleteLoader;

@@ -6,7 +6,6 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{Result as EngineResult, exec_datafusion_err, internal_datafusion_err};
-use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::filter_pushdown::{
@@ -99,13 +98,12 @@ impl ExecutionPlan for EqualityDeleteExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> EngineResult<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let input = self.input.execute(partition, context)?;
         let (loader, tasks, width, schema) = (Arc::clone(&self.loader), Arc::clone(&self.tasks), self.width, self.schema());
         let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let memory = MemoryConsumer::new("equality deletes").register(context.memory_pool());
         let output = Arc::clone(&schema);
         let rows = stream::once(async move {
-            let filter = loader.filter(Some(memory)).await.map_err(to_engine_error)?;
+            let filter = loader.filter().await.map_err(to_engine_error)?;
             let left = input.map(move |batch| {
                 let _timer = metrics.elapsed_compute().timer();
                 let left = left(&batch?, &filter, &tasks, width, &output)?;

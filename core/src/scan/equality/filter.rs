@@ -5,7 +5,7 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
-use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use futures::TryStreamExt;
 use tarndb_catalog::{Error, Result, Storage};
 use tokio::sync::OnceCell;
@@ -38,7 +38,7 @@ pub(in crate::scan) struct EqualityFilter {
     keys: Keys,
     sets: Vec<KeySet>,
     /// Holds the memory that the values take.
-    _memory: Option<MemoryReservation>,
+    _memory: MemoryReservation,
 }
 
 impl EqualityFilter {
@@ -70,32 +70,40 @@ pub(in crate::scan) struct FilterLoader {
     read: ReadSchema,
     keys: Keys,
     tasks: Vec<TaskEquality>,
+    memory: Arc<dyn MemoryPool>,
     loaded: OnceCell<Arc<EqualityFilter>>,
 }
 
 impl FilterLoader {
-    /// For a scan of `tasks`.
-    pub(in crate::scan) fn new(storage: Storage, read: ReadSchema, keys: Keys, tasks: Vec<TaskEquality>) -> Self {
-        Self { storage, read, keys, tasks, loaded: OnceCell::new() }
+    /// For a scan of `tasks`, with values in memory of `memory`.
+    pub(in crate::scan) fn new(
+        storage: Storage,
+        read: ReadSchema,
+        keys: Keys,
+        tasks: Vec<TaskEquality>,
+        memory: Arc<dyn MemoryPool>,
+    ) -> Self {
+        Self { storage, read, keys, tasks, memory, loaded: OnceCell::new() }
     }
 
-    /// The values that are deleted, in memory from `reservation` where there is one.
+    /// The values that are deleted.
     ///
     /// # Errors
     /// `DataInvalid`, naming the file; `ResourcesExhausted`.
-    pub(in crate::scan) async fn filter(&self, reservation: Option<MemoryReservation>) -> Result<Arc<EqualityFilter>> {
-        let loaded = self.loaded.get_or_try_init(|| self.load(reservation)).await?;
+    pub(in crate::scan) async fn filter(&self) -> Result<Arc<EqualityFilter>> {
+        let loaded = self.loaded.get_or_try_init(|| self.load()).await?;
         Ok(Arc::clone(loaded))
     }
 
-    async fn load(&self, reservation: Option<MemoryReservation>) -> Result<Arc<EqualityFilter>> {
+    async fn load(&self) -> Result<Arc<EqualityFilter>> {
+        let reservation = MemoryConsumer::new("equality deletes").register(&self.memory);
         let mut sets: BTreeMap<Vec<i32>, KeySet> = BTreeMap::new();
         for file in applying(&self.tasks) {
             let set = match sets.get_mut(&file.ids) {
                 Some(set) => set,
                 None => sets.entry(file.ids.clone()).or_insert(self.key_set(&file.ids)?),
             };
-            let read = self.read(file, set, reservation.as_ref()).await;
+            let read = self.read(file, set, &reservation).await;
             read.map_err(|e| e.with_context("file", file.path.clone()))?;
         }
         Ok(Arc::new(EqualityFilter { keys: self.keys.clone(), sets: sets.into_values().collect(), _memory: reservation }))
@@ -114,7 +122,7 @@ impl FilterLoader {
         Ok(KeySet { ids: ids.to_vec(), converter, values: HashMap::new() })
     }
 
-    async fn read(&self, file: &EqualityFile, set: &mut KeySet, memory: Option<&MemoryReservation>) -> Result<()> {
+    async fn read(&self, file: &EqualityFile, set: &mut KeySet, memory: &MemoryReservation) -> Result<()> {
         if file.ids.is_empty() {
             return Err(Error::data_invalid("an equality delete file compares no columns"));
         }
@@ -129,9 +137,7 @@ impl FilterLoader {
             let adapted = field_ids::adapt_batch(&batch, &schema, &columns, &columns, &Absent::default());
             let values: Vec<_> = adapted.map_err(engine_error)?.columns().iter().map(leaf).collect();
             let rows = set.converter.convert_columns(&values).map_err(|e| engine_error(e.into()))?;
-            if let Some(memory) = memory {
-                memory.try_grow(rows.size() + batch.num_rows() * ENTRY_BYTES).map_err(engine_error)?;
-            }
+            memory.try_grow(rows.size() + batch.num_rows() * ENTRY_BYTES).map_err(engine_error)?;
             for row in &rows {
                 let deletions = set.values.entry(row.data().into()).or_default();
                 // Of one partition the newest deletion has the others in it.

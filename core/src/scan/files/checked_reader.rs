@@ -1,5 +1,5 @@
 //! Footers of Parquet files, checked before anything is read by them: the reader panics where a footer names bytes that cannot
-//! be those of a column.
+//! be those of a column, and where an Arrow schema is embedded that it does not know.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parquet::arrow::ARROW_SCHEMA_META_KEY;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder};
 
 /// Makes the readers of `inner`, with checked footers.
 #[derive(Debug)]
@@ -54,10 +55,29 @@ impl AsyncFileReader for CheckedReader {
         async move {
             let footer = self.inner.get_metadata(options).await?;
             check(&footer, self.size)?;
-            Ok(footer)
+            Ok(without_arrow_schema(footer))
         }
         .boxed()
     }
+}
+
+/// The footer without the Arrow schema that some writers put into it. The reader panics on one that is damaged, and it tells
+/// nothing that Parquet's own schema and the table's do not.
+fn without_arrow_schema(footer: Arc<ParquetMetaData>) -> Arc<ParquetMetaData> {
+    let file = footer.file_metadata();
+    let Some(pairs) = file.key_value_metadata().filter(|pairs| pairs.iter().any(is_arrow_schema)) else { return footer };
+    let others = pairs.iter().filter(|pair| !is_arrow_schema(pair)).cloned().collect();
+    let (created_by, orders) = (file.created_by().map(str::to_string), file.column_orders().cloned());
+    let file = FileMetaData::new(file.version(), file.num_rows(), created_by, Some(others), file.schema_descr_ptr(), orders);
+    let plain = ParquetMetaDataBuilder::new(file)
+        .set_row_groups(footer.row_groups().to_vec())
+        .set_column_index(footer.column_index().cloned())
+        .set_offset_index(footer.offset_index().cloned());
+    Arc::new(plain.build())
+}
+
+fn is_arrow_schema(pair: &KeyValue) -> bool {
+    pair.key == ARROW_SCHEMA_META_KEY
 }
 
 /// Refuses a footer whose columns do not lie in a file of `size` bytes.

@@ -7,6 +7,9 @@ mod avro;
 pub(super) mod checked_reader;
 mod parquet;
 
+#[cfg(feature = "fuzzing")]
+pub(super) use parquet::plain_options;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
