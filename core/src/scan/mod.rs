@@ -41,14 +41,16 @@ pub(crate) use source::{ScanRequest, scan_exec};
 
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing {
+    use std::sync::Arc;
+
     use arrow::datatypes::SchemaRef;
     use bytes::Bytes;
     use iceberg::spec::NameMapping;
-    use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+    use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
     use parquet::errors::Result;
     use roaring::RoaringTreemap;
 
-    use super::files::{self, checked_reader};
+    use super::files::footer;
     use super::{deletes, name_mapping};
 
     pub(crate) fn deletion_vector(bytes: &[u8]) -> tarndb_catalog::Result<RoaringTreemap> {
@@ -57,9 +59,8 @@ pub(crate) mod fuzzing {
 
     /// What a file's footer says, as far as it is looked at before rows are read.
     pub(crate) fn parquet_schema(file: Bytes, mapping: Option<&NameMapping>) -> Result<SchemaRef> {
-        let size = file.len() as u64;
-        let footer = ArrowReaderMetadata::load(&file, files::plain_options())?;
-        checked_reader::check(footer.metadata(), size)?;
+        let footer = Arc::new(footer::of_file(&file)?);
+        let footer = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new())?;
         Ok(name_mapping::apply(footer.schema(), mapping))
     }
 

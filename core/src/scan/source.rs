@@ -8,7 +8,6 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result as EngineResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{
     FileGroup, FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
 };
@@ -116,8 +115,7 @@ impl FileScan<'_> {
         let groups = file_groups(session, table, task_column.is_some(), tasks, per_file)?;
 
         let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
-        let cached = CachedParquetFileReaderFactory::new(table.env().storage.object_store(), cache);
-        let readers: Arc<dyn ParquetFileReaderFactory> = Arc::new(CheckedReaders { inner: Arc::new(cached) });
+        let readers: Arc<dyn ParquetFileReaderFactory> = Arc::new(CheckedReaders::new(table.env().storage.object_store(), cache));
         let mut global = session.config().options().execution.parquet.clone();
         // Nanoseconds, to which timestamps of 96 bits are read otherwise, end in the year 2262.
         global.coerce_int96 = Some("us".to_string());

@@ -1,6 +1,3 @@
-//! Footers of Parquet files, checked before anything is read by them: the reader panics where a footer names bytes that cannot
-//! be those of a column, and where an Arrow schema is embedded that it does not know.
-
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,19 +5,30 @@ use bytes::Bytes;
 use datafusion::common::Result as EngineResult;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, CachedParquetMetaData};
+use datafusion::execution::cache::cache_manager::{CachedFileMetadataEntry, FileMetadataCache};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use parquet::arrow::ARROW_SCHEMA_META_KEY;
+use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder};
+use parquet::file::metadata::ParquetMetaData;
 
-/// Makes the readers of `inner`, with checked footers.
+use super::footer;
+
+/// DataFusion's readers, with footers that were checked before they came into its cache.
 #[derive(Debug)]
 pub(in crate::scan) struct CheckedReaders {
-    pub(in crate::scan) inner: Arc<dyn ParquetFileReaderFactory>,
+    inner: CachedParquetFileReaderFactory,
+    cache: Arc<dyn FileMetadataCache>,
+}
+
+impl CheckedReaders {
+    pub(in crate::scan) fn new(store: Arc<dyn ObjectStore>, cache: Arc<dyn FileMetadataCache>) -> Self {
+        Self { inner: CachedParquetFileReaderFactory::new(store, Arc::clone(&cache)), cache }
+    }
 }
 
 impl ParquetFileReaderFactory for CheckedReaders {
@@ -31,70 +39,60 @@ impl ParquetFileReaderFactory for CheckedReaders {
         metadata_size_hint: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> EngineResult<Box<dyn AsyncFileReader + Send>> {
-        let size = file.object_meta.size;
+        let meta = file.object_meta.clone();
         let inner = self.inner.create_reader(partition_index, file, metadata_size_hint, metrics)?;
-        Ok(Box::new(CheckedReader { inner, size }))
+        Ok(Box::new(CheckedReader { inner, file: meta, cache: Arc::clone(&self.cache), footer: None }))
     }
 }
 
 struct CheckedReader {
     inner: Box<dyn AsyncFileReader + Send>,
-    size: u64,
+    file: ObjectMeta,
+    cache: Arc<dyn FileMetadataCache>,
+    footer: Option<Arc<ParquetMetaData>>,
+}
+
+impl CheckedReader {
+    async fn footer(&mut self) -> Result<Arc<ParquetMetaData>> {
+        let cached = self.cache.get(&self.file.location).filter(|cached| cached.is_valid_for(&self.file));
+        let cached = cached.as_ref().and_then(|cached| cached.file_metadata.as_any().downcast_ref::<CachedParquetMetaData>());
+        if let Some(cached) = cached {
+            return Ok(Arc::clone(cached.parquet_metadata()));
+        }
+        let footer = footer::read(self.inner.as_mut(), self.file.size).await;
+        let footer =
+            footer.map_err(|e| ParquetError::General(format!("the footer of {} cannot be read: {e}", self.file.location)))?;
+        let footer = Arc::new(footer);
+        let entry = Arc::new(CachedParquetMetaData::new(Arc::clone(&footer)));
+        self.cache.put(&self.file.location, CachedFileMetadataEntry::new(self.file.clone(), entry));
+        Ok(footer)
+    }
 }
 
 impl AsyncFileReader for CheckedReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
-        self.inner.get_bytes(range)
+        async move {
+            let start = range.start;
+            let bytes = self.inner.get_bytes(range).await?;
+            // The page indexes, where the footer came without them.
+            if let Some(footer) = self.footer.as_ref().filter(|footer| footer.column_index().is_none()) {
+                footer::check_page_indexes(footer, start, &bytes)?;
+            }
+            Ok(bytes)
+        }
+        .boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
         self.inner.get_byte_ranges(ranges)
     }
 
-    fn get_metadata<'a>(&'a mut self, options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+    fn get_metadata<'a>(&'a mut self, _options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
         async move {
-            let footer = self.inner.get_metadata(options).await?;
-            check(&footer, self.size)?;
-            Ok(without_arrow_schema(footer))
+            let footer = self.footer().await?;
+            self.footer = Some(Arc::clone(&footer));
+            Ok(footer)
         }
         .boxed()
     }
-}
-
-/// The footer without the Arrow schema that some writers put into it. The reader panics on one that is damaged, and it tells
-/// nothing that Parquet's own schema and the table's do not.
-fn without_arrow_schema(footer: Arc<ParquetMetaData>) -> Arc<ParquetMetaData> {
-    let file = footer.file_metadata();
-    let Some(pairs) = file.key_value_metadata().filter(|pairs| pairs.iter().any(is_arrow_schema)) else { return footer };
-    let others = pairs.iter().filter(|pair| !is_arrow_schema(pair)).cloned().collect();
-    let (created_by, orders) = (file.created_by().map(str::to_string), file.column_orders().cloned());
-    let file = FileMetaData::new(file.version(), file.num_rows(), created_by, Some(others), file.schema_descr_ptr(), orders);
-    let plain = ParquetMetaDataBuilder::new(file)
-        .set_row_groups(footer.row_groups().to_vec())
-        .set_column_index(footer.column_index().cloned())
-        .set_offset_index(footer.offset_index().cloned());
-    Arc::new(plain.build())
-}
-
-fn is_arrow_schema(pair: &KeyValue) -> bool {
-    pair.key == ARROW_SCHEMA_META_KEY
-}
-
-/// Refuses a footer whose columns do not lie in a file of `size` bytes.
-pub(in crate::scan) fn check(footer: &ParquetMetaData, size: u64) -> Result<()> {
-    let wrong = |what: &str| Err(ParquetError::General(format!("the footer is damaged: {what}")));
-    for group in footer.row_groups() {
-        if group.num_rows() < 0 {
-            return wrong("a row group has a negative number of rows");
-        }
-        for column in group.columns() {
-            let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
-            let end = start.checked_add(column.compressed_size());
-            let inside = end.and_then(|end| u64::try_from(end).ok()).is_some_and(|end| end <= size);
-            if start < 0 || column.data_page_offset() < 0 || column.compressed_size() < 0 || !inside {
-                return wrong("a column lies outside of the file");
-            }
-        }
-    }
-    Ok(())
 }

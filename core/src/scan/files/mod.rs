@@ -1,14 +1,14 @@
 //! Files of rows, whatever their format: data files, and delete files.
 //!
 //! * [`parquet`], [`avro`]: one format each.
-//! * [`checked_reader`]: footers that cannot be right are refused before the Parquet reader believes them.
+//! * [`footer`]: footers of Parquet files, which are checked ([`thrift`]) before they are believed; [`checked_reader`]: for
+//!   DataFusion.
 
 mod avro;
 pub(super) mod checked_reader;
+pub(super) mod footer;
 mod parquet;
-
-#[cfg(feature = "fuzzing")]
-pub(super) use parquet::plain_options;
+mod thrift;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;

@@ -8,24 +8,18 @@ use parquet::arrow::async_reader::ParquetObjectReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use tarndb_catalog::{Error, Result, Storage};
 
-use super::{FileRef, FileRows, POSITION, Wanted, checked_reader, unreadable};
+use super::{FileRef, FileRows, POSITION, Wanted, footer, unreadable};
 use crate::scan::deletes::selectors;
 use crate::scan::{field_ids, name_mapping};
-
-/// Without the Arrow schema that may be embedded, as [`checked_reader`] has it.
-pub(in crate::scan) fn plain_options() -> ArrowReaderOptions {
-    ArrowReaderOptions::new().with_skip_arrow_metadata(true)
-}
 
 /// As DataFusion's source reads it: timestamps of 96 bits are microseconds, for the nanoseconds that they are otherwise end in
 /// the year 2262.
 pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_>) -> Result<FileRows> {
     let what = file.what;
     let mut reader = ParquetObjectReader::new(storage.object_store(), storage.path(file.path)?).with_file_size(file.size);
-    let plain = ArrowReaderMetadata::load_async(&mut reader, plain_options()).await;
-    let plain = plain.map_err(|e| unreadable(what, e))?;
-    checked_reader::check(plain.metadata(), file.size).map_err(|e| unreadable(what, e))?;
-    let mut options = plain_options();
+    let footer = footer::read(&mut reader, file.size).await.map_err(|e| unreadable(what, e))?;
+    let plain = ArrowReaderMetadata::try_new(Arc::new(footer), ArrowReaderOptions::new()).map_err(|e| unreadable(what, e))?;
+    let mut options = ArrowReaderOptions::new();
     if let Some(schema) = Int96Coercer::new(plain.parquet_schema(), plain.schema(), &TimeUnit::Microsecond).coerce() {
         options = options.with_schema(Arc::new(schema));
     }
