@@ -1,8 +1,9 @@
 //! Footers of Parquet files, checked before anything is read by them. The reader panics where a footer names bytes that cannot be
 //! those of a column, and where an Arrow schema is embedded that it does not know; and it takes lengths at their word
-//! ([`super::thrift`]).
+//! ([`super::thrift`]), which no handler of panics helps against.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -46,8 +47,15 @@ pub(super) async fn read(reader: &mut (dyn AsyncFileReader + Send), size: u64) -
         thrift::check(piece(&range).and_then(|piece| tail.get(piece)).ok_or_else(|| damaged("a page index is nowhere"))?)?;
     }
     let mut with_indexes = ParquetMetaDataReader::new_with_metadata(footer).with_page_index_policy(PageIndexPolicy::Optional);
-    with_indexes.load_page_index(Tail { start, bytes: tail }).await?;
+    let loaded = AssertUnwindSafe(with_indexes.load_page_index(Tail { start, bytes: tail })).catch_unwind().await;
+    loaded.unwrap_or_else(|_| Err(not_understood()))?;
     with_indexes.finish()
+}
+
+/// What a panic of Parquet's reader means. It believes more of a footer than lengths: that a bound has the length of its type, for
+/// one.
+fn not_understood() -> ParquetError {
+    damaged("the reader does not understand it")
 }
 
 fn footer_length(tail: &[u8]) -> Result<usize> {
@@ -62,7 +70,7 @@ fn footer_length(tail: &[u8]) -> Result<usize> {
 /// A footer without its length and magic number, of a file of `size` bytes.
 fn decode(bytes: &[u8], size: u64) -> Result<ParquetMetaData> {
     thrift::check(bytes)?;
-    let footer = ParquetMetaDataReader::decode_metadata(bytes)?;
+    let footer = catch_unwind(|| ParquetMetaDataReader::decode_metadata(bytes)).unwrap_or_else(|_| Err(not_understood()))?;
     check(&footer, size)?;
     Ok(without_arrow_schema(footer))
 }
