@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -26,8 +26,8 @@ type Registered = Arc<RwLock<HashMap<String, Arc<dyn TableProvider>>>>;
 struct Statement {
     tables: tokio::sync::Mutex<HashMap<TableIdent, Table>>,
     missing: Mutex<Vec<(String, Error)>>,
-    /// Metadata columns that the statement names.
-    metadata_columns: OnceLock<Vec<MetadataColumn>>,
+    /// Metadata columns that the statement names, and the tables without a catalog that have them too, by their paths.
+    metadata_columns: OnceLock<(Vec<MetadataColumn>, HashSet<String>)>,
 }
 
 #[derive(Clone)]
@@ -66,13 +66,15 @@ impl Shared {
     }
 
     /// A table with the metadata columns that the statement names.
-    fn provider(&self, table: Table) -> Result<IcebergTableProvider> {
+    fn provider(&self, table: Table, path: Option<&str>) -> Result<IcebergTableProvider> {
         let provider = IcebergTableProvider::try_new(table)?;
-        let named = self.statement.as_ref().and_then(|statement| statement.metadata_columns.get());
-        let Some(named) = named else { return Ok(provider) };
-        let mut metadata = MetadataColumns::all(provider.table())?;
-        metadata.retain(|column| named.contains(&column));
-        Ok(provider.with_metadata_columns(metadata))
+        match self.statement.as_ref().and_then(|statement| statement.metadata_columns.get()) {
+            Some((named, paths)) if path.is_none_or(|path| paths.contains(path)) => {
+                let metadata = MetadataColumns::all(provider.table(), |column| named.contains(&column))?;
+                Ok(provider.with_metadata_columns(metadata))
+            }
+            _ => Ok(provider),
+        }
     }
 }
 
@@ -97,17 +99,18 @@ impl LakeCatalogs {
         Self { shared: Shared { statement: Some(Arc::default()), ..self.shared.clone() } }
     }
 
-    /// Gives these metadata columns to the tables that the statement reads from now on.
-    pub(super) fn expose(&self, columns: Vec<MetadataColumn>) {
+    /// Gives these metadata columns to the tables that the statement reads from now on; of those that are read by a path, to
+    /// these.
+    pub(super) fn expose(&self, columns: Vec<MetadataColumn>, paths: HashSet<String>) {
         if let Some(statement) = &self.shared.statement {
             // Once for a statement.
-            let _ = statement.metadata_columns.set(columns);
+            let _ = statement.metadata_columns.set((columns, paths));
         }
     }
 
-    /// A table with the metadata columns that the statement names.
-    pub(super) fn provider(&self, table: Table) -> Result<IcebergTableProvider> {
-        self.shared.provider(table)
+    /// A table that is read by its path, with the metadata columns that the statement names.
+    pub(super) fn provider(&self, table: Table, path: &str) -> Result<IcebergTableProvider> {
+        self.shared.provider(table, Some(path))
     }
 }
 
@@ -202,12 +205,12 @@ impl LakeSchema {
         let ident = self.ident(plain)?;
         if let Some(table) = self.shared.load(&ident).await? {
             return match suffix {
-                None => Ok(Arc::new(self.shared.provider(table)?)),
-                Some(Suffix::Version(version)) => Ok(Arc::new(self.shared.provider(table.at(&version)?)?)),
+                None => Ok(Arc::new(self.shared.provider(table, None)?)),
+                Some(Suffix::Version(version)) => Ok(Arc::new(self.shared.provider(table.at(&version)?, None)?)),
                 Some(Suffix::Positions) => {
                     let named = [(MetadataColumn::File, FILE_COLUMN), (MetadataColumn::Position, POSITION_COLUMN)];
                     let positions = MetadataColumns::named(&table, named)?;
-                    Ok(Arc::new(self.shared.provider(table)?.with_metadata_columns(positions)))
+                    Ok(Arc::new(self.shared.provider(table, None)?.with_metadata_columns(positions)))
                 }
             };
         }

@@ -49,7 +49,7 @@ impl TableFunctionImpl for IcebergScan {
         let table = blocking::wait(Table::at_path(&self.0, path)).map_err(to_engine_error)?;
         let catalogs = args.session().as_any().downcast_ref::<SessionState>().map(SessionState::catalog_list);
         let provider = match catalogs.and_then(|catalogs| LakeCatalogs::of(catalogs.as_ref())) {
-            Some(catalogs) => catalogs.provider(table),
+            Some(catalogs) => catalogs.provider(table, path),
             None => IcebergTableProvider::try_new(table),
         };
         Ok(Arc::new(provider.map_err(to_engine_error)?))

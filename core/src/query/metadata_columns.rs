@@ -8,7 +8,7 @@ use std::sync::Arc;
 use datafusion::catalog::{TableFunctionArgs, TableProvider};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::lit;
-use datafusion::sql::parser::Statement as EngineStatement;
+use datafusion::sql::parser::{CopyToSource, Statement as EngineStatement};
 use datafusion::sql::planner::object_name_to_table_reference;
 use sqlparser::ast::{
     ExceptSelectItem, ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, JoinConstraint, JoinOperator, ObjectName,
@@ -23,34 +23,60 @@ use super::table_provider::IcebergTableProvider;
 use crate::error::engine_error;
 use crate::scan::{MetadataColumn, MetadataColumns};
 
-/// Gives the tables of a query the metadata columns that it names.
-pub(super) async fn expose(state: &SessionState, statement: &mut EngineStatement) -> Result<()> {
-    let query = match statement {
+/// The query of a statement that has one.
+fn query_of(statement: &mut EngineStatement) -> Option<&mut Query> {
+    match statement {
         EngineStatement::Statement(statement) => match statement.as_mut() {
-            SqlStatement::Query(query) => query,
-            _ => return Ok(()),
+            SqlStatement::Query(query) => Some(query),
+            _ => None,
         },
-        EngineStatement::Explain(explain) => return Box::pin(expose(state, &mut explain.statement)).await,
-        _ => return Ok(()),
-    };
+        EngineStatement::Explain(explain) => query_of(&mut explain.statement),
+        EngineStatement::CopyTo(copy) => match &mut copy.source {
+            CopyToSource::Query(query) => Some(query),
+            CopyToSource::Relation(_) => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether a statement is a query with the name of a metadata column somewhere.
+pub(super) fn are_named(statement: &mut EngineStatement) -> bool {
+    let mut found = Found::default();
+    if let Some(query) = query_of(statement) {
+        let _: ControlFlow<()> = Visit::visit(query, &mut found);
+    }
+    !found.bare.is_empty() || !found.qualified.is_empty()
+}
+
+/// Gives the tables of a query the metadata columns that it names; says whether there are any.
+///
+/// # Errors
+/// `Unsupported` where wildcards cannot be kept from them.
+pub(super) async fn expose(state: &SessionState, statement: &mut EngineStatement) -> Result<bool> {
+    let Some(query) = query_of(statement) else { return Ok(false) };
     let mut found = Found::default();
     // Nothing breaks off.
-    let _: ControlFlow<()> = Visit::visit(query.as_ref(), &mut found);
+    let _: ControlFlow<()> = Visit::visit(query, &mut found);
     if found.bare.is_empty() && found.qualified.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let catalogs = state.catalog_list();
-    let Some(catalogs) = LakeCatalogs::of(catalogs.as_ref()) else { return Ok(()) };
+    let Some(catalogs) = LakeCatalogs::of(catalogs.as_ref()) else { return Ok(false) };
     let mut of_relations: HashMap<String, Vec<MetadataColumn>> = HashMap::new();
     let mut owned: HashSet<MetadataColumn> = HashSet::new();
     for (text, relation) in &found.relations {
-        // Of a table that is called like a common table expression, the latter is meant nearly always.
-        if found.ctes.contains(text) {
-            continue;
-        }
         let Some(provider) = resolve(state, relation).await? else { continue };
         let Some(provider) = (provider.as_ref() as &dyn std::any::Any).downcast_ref::<IcebergTableProvider>() else { continue };
-        of_relations.insert(text.clone(), MetadataColumns::all(provider.table())?.columns().collect());
+        if let Relation::Table(name) = relation
+            && let [only] = name.0.as_slice()
+            && only.as_ident().is_some_and(|ident| found.ctes.contains(&normalize(ident)))
+        {
+            let message = format!("metadata columns beside a common table expression `{name}`, which is also a table");
+            return Err(Error::unsupported(format!("{message}: give it another name")));
+        }
+        let all =
+            MetadataColumns::all(provider.table(), |column| found.bare.contains(&column) || found.qualified.contains(&column))?;
+        of_relations.insert(text.clone(), all.columns().collect());
         owned.extend(provider.columns().fields().iter().filter_map(|field| MetadataColumn::from_name(field.name())));
     }
     // A name alone means the column that a table has of its own, if one does.
@@ -58,11 +84,15 @@ pub(super) async fn expose(state: &SessionState, statement: &mut EngineStatement
     of_relations.values_mut().for_each(|columns| columns.retain(|column| named.contains(column)));
     of_relations.retain(|_, columns| !columns.is_empty());
     if of_relations.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    catalogs.expose(named);
-    match VisitMut::visit(query.as_mut(), &mut Wildcards(of_relations)) {
-        ControlFlow::Continue(()) => Ok(()),
+    let paths = found.relations.values().filter_map(|relation| match relation {
+        Relation::IcebergScan(path) => Some(path.clone()),
+        Relation::Table(_) => None,
+    });
+    catalogs.expose(named, paths.collect());
+    match VisitMut::visit(query, &mut Wildcards(of_relations)) {
+        ControlFlow::Continue(()) => Ok(true),
         ControlFlow::Break(error) => Err(error),
     }
 }
@@ -131,7 +161,7 @@ impl Visitor for Found {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
-        self.ctes.extend(ctes.map(|cte| cte.alias.name.to_string()));
+        self.ctes.extend(ctes.map(|cte| normalize(&cte.alias.name)));
         ControlFlow::Continue(())
     }
 
@@ -174,18 +204,37 @@ impl Wildcards {
         self.0.get(&key(factor)).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Whether a table in the relation has any.
+    fn is_in(&self, factor: &TableFactor) -> bool {
+        match factor {
+            TableFactor::NestedJoin { table_with_joins, .. } => {
+                let joined = table_with_joins.joins.iter().map(|join| &join.relation);
+                std::iter::once(&table_with_joins.relation).chain(joined).any(|factor| self.is_in(factor))
+            }
+            other => !self.of(other).is_empty(),
+        }
+    }
+
     fn in_select(&self, select: &mut Select) -> Result<()> {
-        let mut relations: Vec<&TableFactor> = Vec::new();
-        let mut merged = false;
-        for from in &select.from {
-            flatten(from, &mut relations, &mut merged);
+        let mut from = From::default();
+        for table in &select.from {
+            from.add(table);
         }
-        if relations.iter().all(|relation| self.of(relation).is_empty()) {
-            return Ok(());
+        let exposed = |relation: &&TableFactor| !self.of(relation).is_empty();
+        if !from.relations.iter().chain(&from.not_in_star).any(exposed) {
+            return match from.named_joins.iter().find(|join| self.is_in(join)) {
+                Some(_) => Err(Error::unsupported("metadata columns of tables in parentheses that have an alias")),
+                None => Ok(()),
+            };
         }
-        if merged {
-            return Err(Error::unsupported("metadata columns of tables that are joined by NATURAL or USING: write ON"));
+        let has_names = |relation: &&TableFactor| matches!(relation, TableFactor::Table { alias: Some(alias), .. } if !alias.columns.is_empty());
+        if from.relations.iter().filter(|relation| exposed(relation)).any(|relation| has_names(&relation)) {
+            return Err(Error::unsupported("metadata columns of a table whose columns have other names: `t AS a (x, y)`"));
         }
+        if from.natural {
+            return Err(Error::unsupported("metadata columns of tables that are joined by NATURAL: write ON"));
+        }
+        let (relations, merged) = (from.relations, from.using);
         if select.projection.is_empty() && matches!(select.flavor, SelectFlavor::FromFirstNoSelect) {
             select.projection.push(SelectItem::Wildcard(WildcardAdditionalOptions::default()));
             select.flavor = SelectFlavor::FromFirst;
@@ -199,7 +248,7 @@ impl Wildcards {
                         projection.push(SelectItem::Wildcard(options));
                     }
                     _ => {
-                        let plain = options.opt_except.is_none() && options.opt_exclude.is_none();
+                        let plain = !merged && options.opt_except.is_none() && options.opt_exclude.is_none();
                         let names: Option<Vec<ObjectName>> = relations.iter().map(|relation| qualifier(relation)).collect();
                         let Some(names) = names.filter(|_| plain) else {
                             let message = "`*` beside metadata columns of one of several tables: write `t.*` for each of them";
@@ -239,26 +288,58 @@ impl VisitorMut for Wildcards {
     }
 }
 
-/// The relations of a FROM, and whether joins merge columns of the same name.
-fn flatten<'a>(from: &'a TableWithJoins, relations: &mut Vec<&'a TableFactor>, merged: &mut bool) {
-    let factors = std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation));
-    for factor in factors {
-        match factor {
-            TableFactor::NestedJoin { table_with_joins, .. } => flatten(table_with_joins, relations, merged),
-            other => relations.push(other),
+/// What a FROM is made of.
+#[derive(Default)]
+struct From<'a> {
+    /// In the order in which `*` has them.
+    relations: Vec<&'a TableFactor>,
+    /// Sides of joins that only decide which rows of the other side come out.
+    not_in_star: Vec<&'a TableFactor>,
+    /// Joins in parentheses with an alias of their own.
+    named_joins: Vec<&'a TableFactor>,
+    natural: bool,
+    using: bool,
+}
+
+impl<'a> From<'a> {
+    fn add(&mut self, table: &'a TableWithJoins) {
+        let first = self.relations.len();
+        self.add_factor(&table.relation);
+        for join in &table.joins {
+            let before = self.relations.len();
+            self.add_factor(&join.relation);
+            match &join.join_operator {
+                JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::Anti(_) | JoinOperator::LeftAnti(_) => {
+                    self.not_in_star.extend(self.relations.drain(before..));
+                }
+                JoinOperator::RightSemi(_) | JoinOperator::RightAnti(_) => {
+                    self.not_in_star.extend(self.relations.drain(first..before));
+                }
+                JoinOperator::Join(of)
+                | JoinOperator::Inner(of)
+                | JoinOperator::Left(of)
+                | JoinOperator::LeftOuter(of)
+                | JoinOperator::Right(of)
+                | JoinOperator::RightOuter(of)
+                | JoinOperator::FullOuter(of) => {
+                    self.natural |= matches!(of, JoinConstraint::Natural);
+                    self.using |= matches!(of, JoinConstraint::Using(_));
+                }
+                _ => {}
+            }
         }
     }
-    let merges = |constraint: &JoinConstraint| matches!(constraint, JoinConstraint::Natural | JoinConstraint::Using(_));
-    *merged |= from.joins.iter().any(|join| match &join.join_operator {
-        JoinOperator::Join(of)
-        | JoinOperator::Inner(of)
-        | JoinOperator::Left(of)
-        | JoinOperator::LeftOuter(of)
-        | JoinOperator::Right(of)
-        | JoinOperator::RightOuter(of)
-        | JoinOperator::FullOuter(of) => merges(of),
-        _ => false,
-    });
+
+    fn add_factor(&mut self, factor: &'a TableFactor) {
+        match factor {
+            TableFactor::NestedJoin { table_with_joins, alias: None } => self.add(table_with_joins),
+            TableFactor::NestedJoin { .. } => {
+                self.named_joins.push(factor);
+                self.relations.push(factor);
+            }
+            other => self.relations.push(other),
+        }
+    }
 }
 
 /// By what a relation's columns are qualified.
@@ -290,6 +371,8 @@ fn leave_out(options: &mut WildcardAdditionalOptions, columns: &[MetadataColumn]
     if let Some(ExceptSelectItem { first_element, additional_elements }) = options.opt_except.take() {
         left_out.push(first_element);
         left_out.extend(additional_elements);
+        // DataFusion takes these names as they are written.
+        left_out.retain(|ident| ident.quote_style.is_some() || MetadataColumn::from_name(&normalize(ident)).is_none());
     }
     for name in names.collect::<Vec<_>>() {
         if left_out.iter().all(|ident| ident.value != name) {

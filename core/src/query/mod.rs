@@ -110,8 +110,14 @@ async fn plan(lake: &Lakehouse, statement: EngineStatement, params: Option<Param
 }
 
 async fn plan_in(state: &SessionState, mut statement: EngineStatement, params: Option<ParamValues>) -> Result<LogicalPlan> {
-    metadata_columns::expose(state, &mut statement).await?;
-    let planned = state.statement_to_plan(statement).await;
+    let with_metadata_columns = metadata_columns::are_named(&mut statement).then(|| statement.clone());
+    let mut planned = state.statement_to_plan(statement).await;
+    // Only a name that means nothing else means a metadata column.
+    if let (Err(_), Some(mut statement)) = (&planned, with_metadata_columns)
+        && metadata_columns::expose(state, &mut statement).await?
+    {
+        planned = state.statement_to_plan(statement).await;
+    }
     let plan = planned.map_err(|e| catalog_provider::planning_error(state.catalog_list().as_ref(), e))?;
     let plan = match params {
         Some(params) => {

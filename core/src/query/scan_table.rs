@@ -24,7 +24,10 @@ pub(crate) async fn scan_table(
     limit: Option<usize>,
 ) -> Result<QueryResult> {
     let scan = async {
-        let provider = IcebergTableProvider::try_new(table.clone())?.with_metadata_columns(MetadataColumns::all(table)?);
+        let in_columns = |name: &str| columns.is_some_and(|columns| columns.iter().any(|column| column == name));
+        let in_predicate = |name: &str| predicate.is_some_and(|predicate| predicate.to_lowercase().contains(name));
+        let metadata = MetadataColumns::all(table, |column| in_columns(column.name()) || in_predicate(column.name()))?;
+        let provider = IcebergTableProvider::try_new(table.clone())?.with_metadata_columns(metadata);
         let own = Arc::clone(provider.columns());
         let names: Vec<&str> = match columns {
             Some(columns) => columns.iter().map(String::as_str).collect(),

@@ -31,7 +31,7 @@ pub(crate) enum MetadataColumn {
 }
 
 impl MetadataColumn {
-    const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::File, Self::Position, Self::SpecId, Self::Partition, Self::RowId, Self::LastUpdatedSequenceNumber];
 
     /// The name that the specification reserves, or that Java's library has for it.
@@ -76,8 +76,10 @@ impl MetadataColumns {
     /// `DataInvalid` when a partition spec of the table has no schema.
     pub(crate) fn named<'a>(table: &Table, columns: impl IntoIterator<Item = (MetadataColumn, &'a str)>) -> Result<Self> {
         let mut of_table = Self::none(table);
-        of_table.partition = PartitionColumn::of(table.metadata())?.map(Arc::new);
         for (column, name) in columns {
+            if column == MetadataColumn::Partition {
+                of_table.partition = PartitionColumn::of(table.metadata())?.map(Arc::new);
+            }
             let field = match column {
                 MetadataColumn::File => Field::new(name, DataType::Utf8, false),
                 MetadataColumn::Position => Field::new(name, DataType::Int64, false),
@@ -93,14 +95,15 @@ impl MetadataColumns {
         Ok(of_table)
     }
 
-    /// All that the table has, but for those that have the name of one of its own columns.
+    /// All that are asked for and that the table has, but for those that have the name of one of its own columns.
     ///
     /// # Errors
     /// As [`MetadataColumns::named`].
-    pub(crate) fn all(table: &Table) -> Result<Self> {
+    pub(crate) fn all(table: &Table, is_asked: impl Fn(MetadataColumn) -> bool) -> Result<Self> {
         let own = table.schema().as_struct();
-        let free = MetadataColumn::ALL.into_iter().filter(|column| own.fields().iter().all(|field| field.name != column.name()));
-        Self::named(table, free.map(|column| (column, column.name())))
+        let free = |column: &MetadataColumn| own.fields().iter().all(|field| field.name != column.name());
+        let asked = MetadataColumn::ALL.into_iter().filter(|column| is_asked(*column)).filter(free);
+        Self::named(table, asked.map(|column| (column, column.name())))
     }
 
     pub(crate) fn fields(&self) -> impl Iterator<Item = &FieldRef> {
@@ -113,10 +116,6 @@ impl MetadataColumns {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.columns.is_empty()
-    }
-
-    pub(crate) fn retain(&mut self, keep: impl Fn(MetadataColumn) -> bool) {
-        self.columns.retain(|(column, _)| keep(*column));
     }
 
     /// Both, of one table.

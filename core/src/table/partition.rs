@@ -83,18 +83,20 @@ impl PartitionColumn {
         specs.sort_by_key(|spec| (spec.spec_id() != metadata.default_partition_spec_id(), std::cmp::Reverse(spec.spec_id())));
         let mut ids = Vec::new();
         let mut nested = Vec::new();
-        for spec in specs {
-            let types = spec.partition_type(schema_for_spec(metadata, spec.spec_id())?.as_ref())?;
-            for (field, typed) in spec.fields().iter().zip(types.fields()) {
-                if field.transform != Transform::Void && !ids.contains(&field.field_id) {
-                    ids.push(field.field_id);
-                    nested.push(Arc::new(NestedField::optional(
-                        field.field_id,
-                        field.name.clone(),
-                        typed.field_type.as_ref().clone(),
-                    )));
-                }
+        for field in specs.iter().flat_map(|spec| spec.fields()) {
+            if field.transform == Transform::Void || ids.contains(&field.field_id) {
+                continue;
             }
+            // The current schema, or the newest that still had the column.
+            let mut schemas: Vec<&SchemaRef> = metadata.schemas_iter().collect();
+            schemas.sort_by_key(|schema| std::cmp::Reverse(schema.schema_id()));
+            let mut schemas = std::iter::once(metadata.current_schema()).chain(schemas);
+            let source = schemas.find_map(|schema| schema.field_by_id(field.source_id)).ok_or_else(|| {
+                Error::data_invalid(format!("no schema of the table has the source column of partition field `{}`", field.name))
+            })?;
+            let result_type = field.transform.result_type(&source.field_type)?;
+            ids.push(field.field_id);
+            nested.push(Arc::new(NestedField::optional(field.field_id, field.name.clone(), result_type)));
         }
         if ids.is_empty() {
             return Ok(None);

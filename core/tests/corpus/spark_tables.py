@@ -155,6 +155,9 @@ state("v1_avro_evolved", f"CREATE TABLE {{t}} (a INT, s STRING, st STRUCT<k: INT
       "ALTER TABLE {t} ALTER COLUMN a TYPE BIGINT", "ALTER TABLE {t} ALTER COLUMN p TYPE DECIMAL(12,2)", "ALTER TABLE {t} RENAME COLUMN s TO t",
       "ALTER TABLE {t} ALTER COLUMN st.k TYPE BIGINT", "ALTER TABLE {t} DROP COLUMN st.o", "ALTER TABLE {t} ADD COLUMN s STRING FIRST",
       "INSERT INTO {t} VALUES ('new', 5000000000, 'two', named_struct('k', 5000000000), 12345678.25)")
+# Avro defines a type once; the second column of the type has its name alone.
+state("v2_avro_types_by_name", f"CREATE TABLE {{t}} (a DECIMAL(9,2), b DECIMAL(9,2), c DECIMAL(9,2)) USING iceberg {properties(2, write_format_default='avro')}",
+      "INSERT INTO {t} SELECT CAST(id AS DECIMAL(9,2)), CAST(id * 2 AS DECIMAL(9,2)), CAST(id / 4 AS DECIMAL(9,2)) FROM range(20)", "DELETE FROM {t} WHERE b = 4")
 state("refused_orc", f"CREATE TABLE {{t}} (a INT) USING iceberg {properties(2, write_format_default='orc')}", "INSERT INTO {t} VALUES (1), (2)")
 
 # Deletes.

@@ -152,6 +152,7 @@ async fn a_limit_ends_planning() {
 async fn files_are_left_out_while_the_query_runs() {
     const FILES: usize = 20;
     let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(&lake, &["SET datafusion.execution.target_partitions = 2"]).await;
     run(&lake, &["CREATE TABLE t (id BIGINT, s STRING)", "CREATE TABLE few (id BIGINT)"]).await;
     for file in 0..FILES {
         let (first, last) = (file * 1000, file * 1000 + 999);

@@ -137,15 +137,19 @@ impl FilterLoader {
             let adapted = field_ids::adapt_batch(&batch, &schema, &columns, &columns, &Absent::default());
             let values: Vec<_> = adapted.map_err(engine_error)?.columns().iter().map(leaf).collect();
             let rows = set.converter.convert_columns(&values).map_err(|e| engine_error(e.into()))?;
-            memory.try_grow(rows.size() + batch.num_rows() * ENTRY_BYTES).map_err(engine_error)?;
+            let mut grown = 0;
             for row in &rows {
                 let deletions = set.values.entry(row.data().into()).or_default();
+                if deletions.is_empty() {
+                    grown += row.data().len() + ENTRY_BYTES;
+                }
                 // Of one partition the newest deletion has the others in it.
                 match deletions.iter_mut().find(|(scope, _)| *scope == file.scope) {
                     Some((_, newest)) => *newest = file.sequence_number.max(*newest),
                     None => deletions.push((file.scope, file.sequence_number)),
                 }
             }
+            memory.try_grow(grown).map_err(engine_error)?;
         }
         Ok(())
     }

@@ -35,18 +35,22 @@ pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_
         builder.build(Cursor::new(content.clone())).map_err(|e| unreadable(what, e))
     };
     let plain = open(None)?;
-    let schema = name_mapping::apply(&Arc::new(iceberg_schema(&plain).map_err(|e| unreadable(what, e))?), wanted.mapping);
+    let declared = declared_schema(&plain).map_err(|e| unreadable(what, e))?;
+    let schema = iceberg_schema(&declared, plain.schema().fields()).map_err(|e| unreadable(what, e))?;
+    let schema = name_mapping::apply(&Arc::new(schema), wanted.mapping);
     let roots = match wanted.columns {
         Some(columns) => field_ids::needed_columns(&schema, columns),
         None => (0..schema.fields().len()).collect(),
     };
     let wrong = |e: ArrowError| Error::internal("a projection of a file does not fit").with_source(e);
     let schema = Arc::new(schema.project(&roots).map_err(wrong)?);
-    // No column at all is no projection for the reader.
-    let reader = if roots.is_empty() { plain } else { open(Some(roots))? };
+    // No column at all is no projection for the reader; and a type that a column left out has named is not known to it.
+    let as_a_whole = roots.is_empty() || names_types(&declared);
+    let reader = if as_a_whole { plain } else { open(Some(roots.clone()))? };
     let rows = Rows {
         reader,
         schema: Arc::clone(&schema),
+        projection: as_a_whole.then_some(roots),
         positions: wanted.positions,
         deleted: wanted.deleted.cloned().unwrap_or_default(),
         next: 0,
@@ -57,6 +61,8 @@ pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_
 struct Rows {
     reader: Reader<Cursor<bytes::Bytes>>,
     schema: SchemaRef,
+    /// Columns of what the reader gives, where it gives all.
+    projection: Option<Vec<usize>>,
     positions: bool,
     deleted: RoaringTreemap,
     /// The position of the next row.
@@ -68,6 +74,10 @@ impl Rows {
         let rows = batch.num_rows();
         let first = self.next;
         self.next += rows as u64;
+        let batch = match &self.projection {
+            Some(columns) => batch.project(columns)?,
+            None => batch.clone(),
+        };
         let columns = self.schema.fields().iter().zip(batch.columns());
         let mut columns: Vec<ArrayRef> = columns
             .map(|(field, column)| relabelled(column.to_data(), field.data_type()).map(make_array))
@@ -99,14 +109,34 @@ impl Iterator for Rows {
     }
 }
 
+/// The schema as the writer gave it.
+fn declared_schema(reader: &Reader<Cursor<bytes::Bytes>>) -> std::result::Result<Value, ArrowError> {
+    let text = reader.avro_header().get("avro.schema");
+    let text = text.ok_or_else(|| ArrowError::SchemaError("there is no schema in the file".to_string()))?;
+    serde_json::from_slice(text).map_err(|e| ArrowError::SchemaError(e.to_string()))
+}
+
+/// Whether a type is given by the name of one that was defined before.
+fn names_types(declared: &Value) -> bool {
+    const OWN: [&str; 13] =
+        ["null", "boolean", "int", "long", "float", "double", "bytes", "string", "record", "enum", "array", "map", "fixed"];
+    match declared {
+        Value::String(name) => !OWN.contains(&name.as_str()),
+        Value::Array(branches) => branches.iter().any(names_types),
+        Value::Object(of) => {
+            let inner = ["type", "items", "values"].iter().filter_map(|key| of.get(*key)).any(names_types);
+            let fields = of.get("fields").and_then(Value::as_array);
+            inner || fields.is_some_and(|fields| fields.iter().filter_map(|field| field.get("type")).any(names_types))
+        }
+        _ => false,
+    }
+}
+
 /// The file's schema in the types of Iceberg, with its ids.
-fn iceberg_schema(reader: &Reader<Cursor<bytes::Bytes>>) -> std::result::Result<ArrowSchema, ArrowError> {
-    let wrong = |what: &str| ArrowError::SchemaError(what.to_string());
-    let text = reader.avro_header().get("avro.schema").ok_or_else(|| wrong("there is no schema in the file"))?;
-    let declared: Value = serde_json::from_slice(text).map_err(|e| ArrowError::SchemaError(e.to_string()))?;
-    match iceberg_type(&declared, &DataType::Struct(reader.schema().fields().clone())) {
+fn iceberg_schema(declared: &Value, fields: &Fields) -> std::result::Result<ArrowSchema, ArrowError> {
+    match iceberg_type(declared, &DataType::Struct(fields.clone())) {
         DataType::Struct(fields) => Ok(ArrowSchema::new(fields)),
-        _ => Err(wrong("the file's schema is not a record")),
+        _ => Err(ArrowError::SchemaError("the file's schema is not a record".to_string())),
     }
 }
 
@@ -164,6 +194,9 @@ fn iceberg_type(declared: &Value, data_type: &DataType) -> DataType {
 
 /// The same values in another type of the same layout.
 fn relabelled(data: ArrayData, to: &DataType) -> std::result::Result<ArrayData, ArrowError> {
+    if data.data_type() == to {
+        return Ok(data);
+    }
     let types: Vec<&DataType> = match to {
         DataType::Struct(fields) => fields.iter().map(|field| field.data_type()).collect(),
         DataType::List(field) | DataType::Map(field, _) => vec![field.data_type()],

@@ -41,7 +41,7 @@ impl ParquetFileReaderFactory for CheckedReaders {
     ) -> EngineResult<Box<dyn AsyncFileReader + Send>> {
         let meta = file.object_meta.clone();
         let inner = self.inner.create_reader(partition_index, file, metadata_size_hint, metrics)?;
-        Ok(Box::new(CheckedReader { inner, file: meta, cache: Arc::clone(&self.cache), footer: None }))
+        Ok(Box::new(CheckedReader { inner, file: meta, cache: Arc::clone(&self.cache), indexes: None }))
     }
 }
 
@@ -49,10 +49,16 @@ struct CheckedReader {
     inner: Box<dyn AsyncFileReader + Send>,
     file: ObjectMeta,
     cache: Arc<dyn FileMetadataCache>,
-    footer: Option<Arc<ParquetMetaData>>,
+    /// The footer, where it came without the page indexes, and where these are.
+    indexes: Option<(Arc<ParquetMetaData>, Range<u64>)>,
 }
 
 impl CheckedReader {
+    /// What is wrong with a part of the file.
+    fn named(&self, part: &str, error: &ParquetError) -> ParquetError {
+        ParquetError::General(format!("{part} of {} cannot be read: {error}", self.file.location))
+    }
+
     async fn footer(&mut self) -> Result<Arc<ParquetMetaData>> {
         let cached = self.cache.get(&self.file.location).filter(|cached| cached.is_valid_for(&self.file));
         let cached = cached.as_ref().and_then(|cached| cached.file_metadata.as_any().downcast_ref::<CachedParquetMetaData>());
@@ -60,8 +66,7 @@ impl CheckedReader {
             return Ok(Arc::clone(cached.parquet_metadata()));
         }
         let footer = footer::read(self.inner.as_mut(), self.file.size).await;
-        let footer =
-            footer.map_err(|e| ParquetError::General(format!("the footer of {} cannot be read: {e}", self.file.location)))?;
+        let footer = footer.map_err(|e| self.named("the footer", &e))?;
         let footer = Arc::new(footer);
         let entry = Arc::new(CachedParquetMetaData::new(Arc::clone(&footer)));
         self.cache.put(&self.file.location, CachedFileMetadataEntry::new(self.file.clone(), entry));
@@ -72,11 +77,10 @@ impl CheckedReader {
 impl AsyncFileReader for CheckedReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         async move {
-            let start = range.start;
-            let bytes = self.inner.get_bytes(range).await?;
-            // The page indexes, where the footer came without them.
-            if let Some(footer) = self.footer.as_ref().filter(|footer| footer.column_index().is_none()) {
-                footer::check_page_indexes(footer, start, &bytes)?;
+            let bytes = self.inner.get_bytes(range.clone()).await?;
+            let overlaps = |of: &Range<u64>| of.start < range.end && range.start < of.end;
+            if let Some((footer, _)) = self.indexes.as_ref().filter(|(_, of)| overlaps(of)) {
+                footer::check_page_indexes(footer, range.start, &bytes).map_err(|e| self.named("a page index", &e))?;
             }
             Ok(bytes)
         }
@@ -90,7 +94,9 @@ impl AsyncFileReader for CheckedReader {
     fn get_metadata<'a>(&'a mut self, _options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
         async move {
             let footer = self.footer().await?;
-            self.footer = Some(Arc::clone(&footer));
+            if footer.column_index().is_none() {
+                self.indexes = footer::span_of_page_indexes(&footer).map(|span| (Arc::clone(&footer), span));
+            }
             Ok(footer)
         }
         .boxed()

@@ -97,6 +97,11 @@ fn page_indexes(footer: &ParquetMetaData) -> impl Iterator<Item = Range<u64>> {
     })
 }
 
+/// The part of the file that has the page indexes in it.
+pub(super) fn span_of_page_indexes(footer: &ParquetMetaData) -> Option<Range<u64>> {
+    page_indexes(footer).reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
+}
+
 /// Checks those page indexes that lie in `bytes`, which begin at `start` in the file.
 pub(super) fn check_page_indexes(footer: &ParquetMetaData, start: u64, bytes: &[u8]) -> Result<()> {
     let end = start + bytes.len() as u64;
@@ -132,7 +137,8 @@ fn without_arrow_schema(footer: ParquetMetaData) -> ParquetMetaData {
     let others = pairs.iter().filter(|pair| !is_arrow_schema(pair)).cloned().collect();
     let (created_by, orders) = (file.created_by().map(str::to_string), file.column_orders().cloned());
     let file = FileMetaData::new(file.version(), file.num_rows(), created_by, Some(others), file.schema_descr_ptr(), orders);
-    ParquetMetaDataBuilder::new(file).set_row_groups(footer.row_groups().to_vec()).build()
+    let groups = footer.into_builder().take_row_groups();
+    ParquetMetaDataBuilder::new(file).set_row_groups(groups).build()
 }
 
 fn is_arrow_schema(pair: &KeyValue) -> bool {

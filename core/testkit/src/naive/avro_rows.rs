@@ -17,11 +17,38 @@ use super::columns::FIELD_ID;
 
 /// The rows of a file, its columns with their field ids.
 pub(super) fn batch(bytes: &[u8]) -> RecordBatch {
-    let schema: Json = serde_json::from_slice(&header(bytes, "avro.schema")).unwrap();
+    let mut schema: Json = serde_json::from_slice(&header(bytes, "avro.schema")).unwrap();
+    spell_out(&mut schema, &mut HashMap::new());
     let rows = records(bytes);
     let rows: Vec<Option<&Value>> = rows.iter().map(Some).collect();
     let array = array(&schema, &rows);
     RecordBatch::from(array.as_any().downcast_ref::<StructArray>().unwrap())
+}
+
+/// Puts types in the places of their names.
+fn spell_out(schema: &mut Json, named: &mut HashMap<String, Json>) {
+    match schema {
+        Json::String(name) => {
+            if let Some(definition) = named.get(name) {
+                *schema = definition.clone();
+            }
+        }
+        Json::Array(branches) => branches.iter_mut().for_each(|branch| spell_out(branch, named)),
+        Json::Object(of) => {
+            for key in ["type", "items", "values"] {
+                if let Some(inner) = of.get_mut(key) {
+                    spell_out(inner, named);
+                }
+            }
+            if let Some(Json::Array(fields)) = of.get_mut("fields") {
+                fields.iter_mut().for_each(|field| spell_out(&mut field["type"], named));
+            }
+            if let (Some(Json::String(_)), Some(Json::String(name))) = (of.get("type"), of.get("name")) {
+                named.insert(name.clone(), Json::Object(of.clone()));
+            }
+        }
+        _ => {}
+    }
 }
 
 fn field(name: &str, id: &Json, array: &ArrayRef) -> FieldRef {
