@@ -38,14 +38,11 @@ pub(super) async fn read(reader: &mut (dyn AsyncFileReader + Send), size: u64) -
         None => reader.get_bytes(footer_start..size - END_BYTES as u64).await?,
     };
     let footer = decode(&footer, size)?;
-    let is_in_tail = page_indexes(&footer).all(|range| range.start >= start && range.end <= footer_start);
-    if page_indexes(&footer).next().is_none() || !is_in_tail {
+    let is_in_tail = span_of_page_indexes(&footer).is_some_and(|span| span.start >= start && span.end <= footer_start);
+    if !is_in_tail {
         return Ok(footer);
     }
-    let piece = |range: &Range<u64>| Some(usize::try_from(range.start - start).ok()?..usize::try_from(range.end - start).ok()?);
-    for range in page_indexes(&footer) {
-        thrift::check(piece(&range).and_then(|piece| tail.get(piece)).ok_or_else(|| damaged("a page index is nowhere"))?)?;
-    }
+    check_page_indexes(&footer, start, &tail)?;
     let mut with_indexes = ParquetMetaDataReader::new_with_metadata(footer).with_page_index_policy(PageIndexPolicy::Optional);
     let loaded = AssertUnwindSafe(with_indexes.load_page_index(Tail { start, bytes: tail })).catch_unwind().await;
     loaded.unwrap_or_else(|_| Err(not_understood()))?;
@@ -69,7 +66,7 @@ fn footer_length(tail: &[u8]) -> Result<usize> {
 
 /// A footer without its length and magic number, of a file of `size` bytes.
 fn decode(bytes: &[u8], size: u64) -> Result<ParquetMetaData> {
-    thrift::check(bytes)?;
+    thrift::check(bytes, thrift::FOOTER)?;
     let footer = catch_unwind(|| ParquetMetaDataReader::decode_metadata(bytes)).unwrap_or_else(|_| Err(not_understood()))?;
     check(&footer, size)?;
     Ok(without_arrow_schema(footer))
@@ -84,30 +81,33 @@ pub(in crate::scan) fn of_file(file: &[u8]) -> Result<ParquetMetaData> {
     decode(file.get(start..end).unwrap_or_default(), file.len() as u64)
 }
 
-/// Where the page indexes are.
-fn page_indexes(footer: &ParquetMetaData) -> impl Iterator<Item = Range<u64>> {
+/// Where the page indexes are, and what each is.
+fn page_indexes(footer: &ParquetMetaData) -> impl Iterator<Item = (Range<u64>, thrift::Struct)> {
     let range = |offset: Option<i64>, length: Option<i32>| {
         let (offset, length) = (u64::try_from(offset?).ok()?, u64::try_from(length?).ok()?);
         Some(offset..offset.checked_add(length)?)
     };
     let columns = footer.row_groups().iter().flat_map(|group| group.columns());
     columns.flat_map(move |column| {
-        let of_column = range(column.column_index_offset(), column.column_index_length());
-        of_column.into_iter().chain(range(column.offset_index_offset(), column.offset_index_length()))
+        let bounds = range(column.column_index_offset(), column.column_index_length());
+        let places = range(column.offset_index_offset(), column.offset_index_length());
+        [bounds.map(|range| (range, thrift::COLUMN_INDEX)), places.map(|range| (range, thrift::OFFSET_INDEX))]
+            .into_iter()
+            .flatten()
     })
 }
 
 /// The part of the file that has the page indexes in it.
 pub(super) fn span_of_page_indexes(footer: &ParquetMetaData) -> Option<Range<u64>> {
-    page_indexes(footer).reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
+    page_indexes(footer).map(|(range, _)| range).reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
 }
 
 /// Checks those page indexes that lie in `bytes`, which begin at `start` in the file.
 pub(super) fn check_page_indexes(footer: &ParquetMetaData, start: u64, bytes: &[u8]) -> Result<()> {
     let end = start + bytes.len() as u64;
-    for range in page_indexes(footer).filter(|range| range.start >= start && range.end <= end) {
+    for (range, fields) in page_indexes(footer).filter(|(range, _)| range.start >= start && range.end <= end) {
         let piece = bytes.get(usize::try_from(range.start - start)?..usize::try_from(range.end - start)?);
-        thrift::check(piece.unwrap_or_default())?;
+        thrift::check(piece.unwrap_or_default(), fields)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Thrift's compact protocol, walked over and not decoded: Parquet's reader makes room for as many elements as a list says it has,
-//! and a process that asks for a hundred gigabytes is ended.
+//! Thrift's compact protocol, walked over and not decoded. Parquet's reader makes room for as many elements as a list says it has,
+//! and a process that asks for a hundred gigabytes is ended; and it reads each field as the type that it should have, whatever type
+//! the bytes say. So both are checked before.
 
 use parquet::errors::{ParquetError, Result};
 
@@ -19,13 +20,145 @@ const SET: u8 = 10;
 const MAP: u8 = 11;
 const STRUCT: u8 = 12;
 
+/// The type of a field of `parquet.thrift`.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Type {
+    Bool,
+    /// Of any width: all are read alike.
+    Int,
+    Byte,
+    Double,
+    Binary,
+    List(&'static Type),
+    Struct(Struct),
+}
+
+/// The fields of a structure by their numbers. Others are skipped, as the reader does.
+pub(super) type Struct = &'static [(i64, Type)];
+
+use Type::{Binary, Bool, Byte, Double, Int};
+
+const NOTHING: Struct = &[];
+const TIME_UNIT: Struct = &[(1, Type::Struct(NOTHING)), (2, Type::Struct(NOTHING)), (3, Type::Struct(NOTHING))];
+const TIME: Struct = &[(1, Bool), (2, Type::Struct(TIME_UNIT))];
+const LOGICAL_TYPE: Struct = &[
+    (1, Type::Struct(NOTHING)),
+    (2, Type::Struct(NOTHING)),
+    (3, Type::Struct(NOTHING)),
+    (4, Type::Struct(NOTHING)),
+    (5, Type::Struct(&[(1, Int), (2, Int)])),
+    (6, Type::Struct(NOTHING)),
+    (7, Type::Struct(TIME)),
+    (8, Type::Struct(TIME)),
+    (10, Type::Struct(&[(1, Byte), (2, Bool)])),
+    (11, Type::Struct(NOTHING)),
+    (12, Type::Struct(NOTHING)),
+    (13, Type::Struct(NOTHING)),
+    (14, Type::Struct(NOTHING)),
+    (15, Type::Struct(NOTHING)),
+    (16, Type::Struct(&[(1, Byte)])),
+    (17, Type::Struct(&[(1, Binary)])),
+    (18, Type::Struct(&[(1, Binary), (2, Int)])),
+];
+const SCHEMA_ELEMENT: Type = Type::Struct(&[
+    (1, Int),
+    (2, Int),
+    (3, Int),
+    (4, Binary),
+    (5, Int),
+    (6, Int),
+    (7, Int),
+    (8, Int),
+    (9, Int),
+    (10, Type::Struct(LOGICAL_TYPE)),
+]);
+const KEY_VALUE: Type = Type::Struct(&[(1, Binary), (2, Binary)]);
+const STATISTICS: Type =
+    Type::Struct(&[(1, Binary), (2, Binary), (3, Int), (4, Int), (5, Binary), (6, Binary), (7, Bool), (8, Bool)]);
+const ENCODING_STATISTICS: Type = Type::Struct(&[(1, Int), (2, Int), (3, Int)]);
+const SIZE_STATISTICS: Type = Type::Struct(&[(1, Int), (2, Type::List(&Int)), (3, Type::List(&Int))]);
+const BOUNDING_BOX: Struct =
+    &[(1, Double), (2, Double), (3, Double), (4, Double), (5, Double), (6, Double), (7, Double), (8, Double)];
+const COLUMN_METADATA: Type = Type::Struct(&[
+    (1, Int),
+    (2, Type::List(&Int)),
+    (3, Type::List(&Binary)),
+    (4, Int),
+    (5, Int),
+    (6, Int),
+    (7, Int),
+    (8, Type::List(&KEY_VALUE)),
+    (9, Int),
+    (10, Int),
+    (11, Int),
+    (12, STATISTICS),
+    (13, Type::List(&ENCODING_STATISTICS)),
+    (14, Int),
+    (15, Int),
+    (16, SIZE_STATISTICS),
+    (17, Type::Struct(&[(1, Type::Struct(BOUNDING_BOX)), (2, Type::List(&Int))])),
+]);
+const COLUMN_CHUNK: Type =
+    Type::Struct(&[(1, Binary), (2, Int), (3, COLUMN_METADATA), (4, Int), (5, Int), (6, Int), (7, Int), (9, Binary)]);
+const SORTING_COLUMN: Type = Type::Struct(&[(1, Int), (2, Bool), (3, Bool)]);
+const ROW_GROUP: Type = Type::Struct(&[
+    (1, Type::List(&COLUMN_CHUNK)),
+    (2, Int),
+    (3, Int),
+    (4, Type::List(&SORTING_COLUMN)),
+    (5, Int),
+    (6, Int),
+    (7, Int),
+]);
+const COLUMN_ORDER: Type = Type::Struct(&[(1, Type::Struct(NOTHING))]);
+
+/// A file's metadata.
+pub(super) const FOOTER: Struct = &[
+    (1, Int),
+    (2, Type::List(&SCHEMA_ELEMENT)),
+    (3, Int),
+    (4, Type::List(&ROW_GROUP)),
+    (5, Type::List(&KEY_VALUE)),
+    (6, Binary),
+    (7, Type::List(&COLUMN_ORDER)),
+    (9, Binary),
+];
+/// The bounds of a column's pages.
+pub(super) const COLUMN_INDEX: Struct = &[
+    (1, Type::List(&Bool)),
+    (2, Type::List(&Binary)),
+    (3, Type::List(&Binary)),
+    (4, Int),
+    (5, Type::List(&Int)),
+    (6, Type::List(&Int)),
+    (7, Type::List(&Int)),
+];
+const PAGE_LOCATION: Type = Type::Struct(&[(1, Int), (2, Int), (3, Int)]);
+/// The places of a column's pages.
+pub(super) const OFFSET_INDEX: Struct = &[(1, Type::List(&PAGE_LOCATION)), (2, Type::List(&Int))];
+
+impl Type {
+    fn is(self, kind: u8) -> bool {
+        match self {
+            Bool => matches!(kind, BOOL_TRUE | BOOL_FALSE),
+            Int => matches!(kind, I16 | I32 | I64),
+            Byte => kind == BYTE,
+            Double => kind == DOUBLE,
+            Binary => kind == BINARY,
+            Self::List(_) => kind == LIST,
+            Self::Struct(_) => kind == STRUCT,
+        }
+    }
+}
+
 fn wrong(what: &str) -> ParquetError {
     ParquetError::General(format!("its Thrift is damaged: {what}"))
 }
 
-/// Refuses a structure at the start of `bytes` of which a list or text says that it is longer than the rest.
-pub(super) fn check(bytes: &[u8]) -> Result<()> {
-    Walker(bytes).structure(0)
+/// Refuses a structure at the start of `bytes` of which a list or text says that it is longer than the rest, or a field has another
+/// type than it should.
+pub(super) fn check(bytes: &[u8], fields: Struct) -> Result<()> {
+    Walker(bytes).structure(Some(fields), 0)
 }
 
 struct Walker<'a>(&'a [u8]);
@@ -63,27 +196,37 @@ impl Walker<'_> {
             .ok_or_else(|| wrong("a list is longer than what is left"))
     }
 
-    fn structure(&mut self, depth: usize) -> Result<()> {
+    fn structure(&mut self, fields: Option<Struct>, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(wrong("it is too deep"));
         }
+        let mut id = 0_i64;
         loop {
             let header = self.byte()?;
             if header == 0 {
                 return Ok(());
             }
-            // Without a difference to the field before, its number follows.
-            if header >> 4 == 0 {
-                self.varint()?;
+            id = match header >> 4 {
+                // Without a difference to the field before, its number follows.
+                0 => {
+                    let number = self.varint()?;
+                    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
+                }
+                difference => id.saturating_add(i64::from(difference)),
+            };
+            let kind = header & 0x0f;
+            let expected = fields.and_then(|fields| fields.iter().find(|(of, _)| *of == id)).map(|(_, expected)| *expected);
+            if expected.is_some_and(|expected| !expected.is(kind)) {
+                return Err(wrong("a field has another type than it should"));
             }
             // Booleans of fields are in the header.
-            if !matches!(header & 0x0f, BOOL_TRUE | BOOL_FALSE) {
-                self.value(header & 0x0f, depth)?;
+            if !matches!(kind, BOOL_TRUE | BOOL_FALSE) {
+                self.value(kind, expected, depth)?;
             }
         }
     }
 
-    fn value(&mut self, kind: u8, depth: usize) -> Result<()> {
+    fn value(&mut self, kind: u8, expected: Option<Type>, depth: usize) -> Result<()> {
         match kind {
             BOOL_TRUE | BOOL_FALSE | BYTE => self.skip(1),
             I16 | I32 | I64 => self.varint().map(|_| ()),
@@ -99,17 +242,30 @@ impl Walker<'_> {
                     short if short <= self.0.len() => short,
                     _ => return Err(wrong("a list is longer than what is left")),
                 };
-                (0..count).try_for_each(|_| self.value(header & 0x0f, depth + 1))
+                let expected = match expected {
+                    Some(Type::List(element)) => Some(*element),
+                    _ => None,
+                };
+                if count > 0 && expected.is_some_and(|expected| !expected.is(header & 0x0f)) {
+                    return Err(wrong("a list has other elements than it should"));
+                }
+                (0..count).try_for_each(|_| self.value(header & 0x0f, expected, depth + 1))
             }
             MAP => {
                 let count = self.length()?;
                 let kinds = if count == 0 { 0 } else { self.byte()? };
                 (0..count).try_for_each(|_| {
-                    self.value(kinds >> 4, depth + 1)?;
-                    self.value(kinds & 0x0f, depth + 1)
+                    self.value(kinds >> 4, None, depth + 1)?;
+                    self.value(kinds & 0x0f, None, depth + 1)
                 })
             }
-            STRUCT => self.structure(depth + 1),
+            STRUCT => {
+                let fields = match expected {
+                    Some(Type::Struct(fields)) => Some(fields),
+                    _ => None,
+                };
+                self.structure(fields, depth + 1)
+            }
             _ => Err(wrong("a value has a type that there is not")),
         }
     }
@@ -123,14 +279,24 @@ mod tests {
     fn lengths_beyond_the_end_are_refused() {
         // Field 1: a list of two structs, each with an i32; field 2: text.
         let whole = [0x19, 0x2c, 0x15, 0x02, 0x00, 0x15, 0x04, 0x00, 0x18, 0x02, b'a', b'b', 0x00];
-        check(&whole).unwrap();
+        let any = |bytes: &[u8]| check(bytes, NOTHING);
+        any(&whole).unwrap();
         for end in 0..whole.len() {
-            assert!(check(&whole[..end]).is_err(), "truncated at {end}");
+            assert!(any(&whole[..end]).is_err(), "truncated at {end}");
         }
         let long_list = [0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x00];
-        assert!(check(&long_list).unwrap_err().to_string().contains("a list is longer"));
-        assert!(check(&[0x18, 0x7f, 0x00]).is_err(), "a text");
-        assert!(check(&[0x1c; 100]).unwrap_err().to_string().contains("too deep"));
-        assert!(check(&[0x1d, 0x00]).is_err(), "an unknown type");
+        assert!(any(&long_list).unwrap_err().to_string().contains("a list is longer"));
+        assert!(any(&[0x18, 0x7f, 0x00]).is_err(), "a text");
+        assert!(any(&[0x1c; 100]).unwrap_err().to_string().contains("too deep"));
+        assert!(any(&[0x1d, 0x00]).is_err(), "an unknown type");
+    }
+    #[test]
+    fn fields_have_their_types() {
+        // Field 2 of a footer, the schema: a number, and a list of numbers.
+        assert!(check(&[0x25, 0x02, 0x00], FOOTER).unwrap_err().to_string().contains("another type"));
+        assert!(check(&[0x29, 0x15, 0x02, 0x00], FOOTER).unwrap_err().to_string().contains("other elements"));
+        // An empty one, and a field that nobody knows.
+        check(&[0x29, 0x0c, 0x00], FOOTER).unwrap();
+        check(&[0x0c, 0x70, 0x15, 0x02, 0x00, 0x00], FOOTER).unwrap();
     }
 }
