@@ -228,7 +228,7 @@ impl Wildcards {
             };
         }
         let has_names = |relation: &&TableFactor| matches!(relation, TableFactor::Table { alias: Some(alias), .. } if !alias.columns.is_empty());
-        if from.relations.iter().filter(|relation| exposed(relation)).any(|relation| has_names(&relation)) {
+        if from.relations.iter().filter(|relation| exposed(relation)).any(has_names) {
             return Err(Error::unsupported("metadata columns of a table whose columns have other names: `t AS a (x, y)`"));
         }
         if from.natural {

@@ -76,6 +76,9 @@ async fn read(lake: &Lakehouse, folder: &Path) -> Result<usize> {
     Ok(found.iter().map(|batch| batch.num_rows()).sum())
 }
 
+/// What decodes the bytes of one kind of file.
+type Target = fn(&[u8]);
+
 /// The targets of `fuzz/`, for a short while, and the same each time: the corpus's files, whole and changed.
 #[test]
 fn fuzz_targets_take_anything() {
@@ -96,7 +99,7 @@ fn fuzz_targets_take_anything() {
     // A vector lies behind the first four bytes of its file.
     let vectors = seeds["puffin"].iter().map(|file| file[4.min(file.len())..].to_vec()).collect();
     let mapping = br#"[{"field-id": 1, "names": ["id"]}, {"field-id": 2, "names": ["nested"], "fields": [{"field-id": 3, "names": ["a"]}]}]"#;
-    let targets: [(fn(&[u8]), Vec<Vec<u8>>); 6] = [
+    let targets: [(Target, Vec<Vec<u8>>); 6] = [
         (fuzzing::metadata_json, seeds.remove("metadata").unwrap()),
         (fuzzing::manifest_list, seeds.remove("list").unwrap()),
         (fuzzing::manifest, seeds.remove("manifest").unwrap()),
