@@ -5,7 +5,6 @@ use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema, SchemaRef};
-use bytes::Bytes;
 use iceberg::spec::{ManifestFile, TableMetadata};
 
 use crate::manifest::fuzzing as manifests;
@@ -38,7 +37,7 @@ pub fn deletion_vector(bytes: &[u8]) {
 
 /// A Parquet file, as far as its footer.
 pub fn parquet_footer(bytes: &[u8]) {
-    let _ = black_box(scans::parquet_schema(Bytes::copy_from_slice(bytes), None));
+    let _ = black_box(scans::parquet_schema(bytes));
 }
 
 /// The JSON of a name mapping, applied to a file without ids.

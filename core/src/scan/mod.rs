@@ -44,7 +44,6 @@ pub(crate) mod fuzzing {
     use std::sync::Arc;
 
     use arrow::datatypes::SchemaRef;
-    use bytes::Bytes;
     use iceberg::spec::NameMapping;
     use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
     use parquet::errors::Result;
@@ -58,10 +57,10 @@ pub(crate) mod fuzzing {
     }
 
     /// What a file's footer says, as far as it is looked at before rows are read.
-    pub(crate) fn parquet_schema(file: Bytes, mapping: Option<&NameMapping>) -> Result<SchemaRef> {
-        let footer = Arc::new(footer::of_file(&file)?);
+    pub(crate) fn parquet_schema(file: &[u8]) -> Result<SchemaRef> {
+        let footer = Arc::new(footer::of_file(file)?);
         let footer = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new())?;
-        Ok(name_mapping::apply(footer.schema(), mapping))
+        Ok(name_mapping::apply(footer.schema(), None))
     }
 
     pub(crate) fn with_ids(file: &SchemaRef, mapping: &NameMapping) -> SchemaRef {

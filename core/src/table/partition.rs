@@ -20,13 +20,15 @@ pub(crate) fn schema_for_spec(metadata: &TableMetadata, spec_id: i32) -> Result<
         .partition_spec_by_id(spec_id)
         .ok_or_else(|| Error::data_invalid(format!("the table has no partition spec {spec_id}")))?;
     let fits = |schema: &SchemaRef| spec.fields().iter().all(|field| schema.field_by_id(field.source_id).is_some());
-    if fits(metadata.current_schema()) {
-        return Ok(metadata.current_schema().clone());
-    }
-    let mut schemas: Vec<&SchemaRef> = metadata.schemas_iter().collect();
-    schemas.sort_by_key(|schema| std::cmp::Reverse(schema.schema_id()));
-    let found = schemas.into_iter().find(|schema| fits(schema)).cloned();
+    let found = schemas(metadata).find(|schema| fits(schema)).cloned();
     found.ok_or_else(|| Error::data_invalid(format!("no schema of the table has all source columns of partition spec {spec_id}")))
+}
+
+/// The current schema, then all from the newest on.
+fn schemas(metadata: &TableMetadata) -> impl Iterator<Item = &SchemaRef> {
+    let mut newest_first: Vec<&SchemaRef> = metadata.schemas_iter().collect();
+    newest_first.sort_by_key(|schema| std::cmp::Reverse(schema.schema_id()));
+    std::iter::once(metadata.current_schema()).chain(newest_first)
 }
 
 /// A partition value as a scalar of an Arrow type, where the types agree.
@@ -87,11 +89,7 @@ impl PartitionColumn {
             if field.transform == Transform::Void || ids.contains(&field.field_id) {
                 continue;
             }
-            // The current schema, or the newest that still had the column.
-            let mut schemas: Vec<&SchemaRef> = metadata.schemas_iter().collect();
-            schemas.sort_by_key(|schema| std::cmp::Reverse(schema.schema_id()));
-            let mut schemas = std::iter::once(metadata.current_schema()).chain(schemas);
-            let source = schemas.find_map(|schema| schema.field_by_id(field.source_id)).ok_or_else(|| {
+            let source = schemas(metadata).find_map(|schema| schema.field_by_id(field.source_id)).ok_or_else(|| {
                 Error::data_invalid(format!("no schema of the table has the source column of partition field `{}`", field.name))
             })?;
             let result_type = field.transform.result_type(&source.field_type)?;
