@@ -115,9 +115,11 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// Adds what the error is about, as ``key=`value` ``.
+    /// Adds what the error is about, as ``key=`value` ``. The first value of a key stays, which is from where it went wrong.
     pub fn with_context(mut self, key: &'static str, value: impl Into<String>) -> Self {
-        self.0.context.push((key, value.into()));
+        if self.0.context.iter().all(|(known, _)| *known != key) {
+            self.0.context.push((key, value.into()));
+        }
         self
     }
 

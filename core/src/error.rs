@@ -67,3 +67,11 @@ fn classify(error: DataFusionError) -> Error {
 pub(crate) fn to_engine_error(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
+
+/// What a caught panic left.
+pub(crate) type Panic = Box<dyn std::any::Any + Send>;
+
+pub(crate) fn panic_message(panic: &Panic) -> &str {
+    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+    message.unwrap_or("no message")
+}

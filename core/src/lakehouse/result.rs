@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use tarndb_catalog::{Error, Result};
 
-use crate::error::{engine_error, to_engine_error};
+use crate::error::{Panic, engine_error, panic_message, to_engine_error};
 
 /// The rows of a statement, as a stream of Arrow batches.
 ///
@@ -97,9 +97,8 @@ impl Stream for QueryResult {
 }
 
 /// A panic of a library below ends the statement, and not the process of the user.
-pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Error {
-    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    Error::internal(format!("the statement panicked: {}", message.unwrap_or("no message")))
+pub(super) fn panicked(panic: Panic) -> Error {
+    Error::internal(format!("the statement panicked: {}", panic_message(&panic)))
 }
 
 fn plain_type(of: &DataType) -> DataType {

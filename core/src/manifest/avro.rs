@@ -329,19 +329,31 @@ fn put_length(out: &mut Vec<u8>, length: usize) {
 pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Cursor<'a> {
+    #[inline]
     pub(crate) fn take(&mut self, n: usize) -> Result<&'a [u8]> {
         let (head, tail) = self.0.split_at_checked(n).ok_or_else(|| damaged("it is truncated"))?;
         self.0 = tail;
         Ok(head)
     }
 
+    #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8> {
         let (first, tail) = self.0.split_first().ok_or_else(|| damaged("it is truncated"))?;
         self.0 = tail;
         Ok(*first)
     }
 
+    #[inline]
     pub(crate) fn long(&mut self) -> Result<i64> {
+        // Nearly all numbers of a manifest are of one byte.
+        if let Some((&first @ 0..0x80, rest)) = self.0.split_first() {
+            self.0 = rest;
+            return Ok(i64::from(first >> 1) ^ -i64::from(first & 1));
+        }
+        self.long_of_many_bytes()
+    }
+
+    fn long_of_many_bytes(&mut self) -> Result<i64> {
         let mut value: u64 = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -353,14 +365,17 @@ impl<'a> Cursor<'a> {
         Err(damaged("a number is longer than 64 bits"))
     }
 
+    #[inline]
     pub(crate) fn int(&mut self) -> Result<i32> {
         i32::try_from(self.long()?).map_err(|_| damaged("an int is longer than 32 bits"))
     }
 
+    #[inline]
     fn length(&mut self) -> Result<usize> {
         usize::try_from(self.long()?).map_err(|_| damaged("a length is negative"))
     }
 
+    #[inline]
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8]> {
         let length = self.length()?;
         self.take(length)
@@ -385,6 +400,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The chosen branch of a union; any other schema is its own only branch.
+    #[inline]
     pub(crate) fn branch<'s>(&mut self, schema: &'s Schema) -> Result<&'s Schema> {
         match schema {
             Schema::Union(branches) => {

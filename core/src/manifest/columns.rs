@@ -334,8 +334,8 @@ impl ManifestColumns {
                         other => return Err(Error::data_invalid(format!("a file has the content type {other}"))),
                     };
                 }
-                Some(100) => entry.path = string(cursor, schema)?.unwrap_or_default(),
-                Some(101) => entry.format = format(&string(cursor, schema)?.unwrap_or_default())?,
+                Some(100) => entry.path = string(cursor, schema)?.unwrap_or_default().to_string(),
+                Some(101) => entry.format = format(string(cursor, schema)?.unwrap_or_default())?,
                 Some(102) => entry.partition = partition(cursor, schema)?,
                 Some(103) => entry.record_count = unsigned(long(cursor, schema)?)?,
                 Some(104) => entry.file_size = unsigned(long(cursor, schema)?)?,
@@ -355,7 +355,7 @@ impl ManifestColumns {
                 }
                 Some(140) => entry.sort_order_id = long(cursor, schema)?.and_then(|id| i32::try_from(id).ok()),
                 Some(142) => entry.first_row_id = long(cursor, schema)?,
-                Some(143) => entry.referenced_data_file = string(cursor, schema)?,
+                Some(143) => entry.referenced_data_file = string(cursor, schema)?.map(str::to_string),
                 Some(144) => entry.content_offset = long(cursor, schema)?.map(|n| unsigned(Some(n))).transpose()?,
                 Some(145) => entry.content_size = long(cursor, schema)?.map(|n| unsigned(Some(n))).transpose()?,
                 _ => cursor.skip(schema)?,
@@ -374,6 +374,8 @@ impl ManifestColumns {
             place
         } else if self.ids.get(next) == Some(&field_id) {
             next
+        } else if self.ids.first() == Some(&field_id) {
+            0
         } else {
             let new = self.stats.len();
             // Each column is as long as the manifest: few bytes must not ask for very many of them.

@@ -96,10 +96,10 @@ impl Decoder<'_> {
                     file.content(known.ok_or_else(|| Error::data_invalid(format!("a file has the content type {content}")))?);
                 }
                 Some(100) => {
-                    file.file_path(string(cursor, schema)?.unwrap_or_default());
+                    file.file_path(string(cursor, schema)?.unwrap_or_default().to_string());
                 }
                 Some(101) => {
-                    file.file_format(match format(&string(cursor, schema)?.unwrap_or_default())? {
+                    file.file_format(match format(string(cursor, schema)?.unwrap_or_default())? {
                         FileFormat::Parquet => DataFileFormat::Parquet,
                         FileFormat::Avro => DataFileFormat::Avro,
                         FileFormat::Orc => DataFileFormat::Orc,
@@ -155,7 +155,7 @@ impl Decoder<'_> {
                     file.first_row_id(id);
                 }
                 Some(143) => {
-                    file.referenced_data_file(string(cursor, schema)?);
+                    file.referenced_data_file(string(cursor, schema)?.map(str::to_string));
                 }
                 Some(144) => {
                     file.content_offset(long(cursor, schema)?);

@@ -62,7 +62,7 @@ fn line(cursor: &mut Cursor<'_>, fields: &[Field]) -> Result<ManifestFile> {
     for field in fields {
         let schema = &field.schema;
         match fields::id(field, fields::LIST) {
-            Some(500) => line.manifest_path = string(cursor, schema)?.unwrap_or_default(),
+            Some(500) => line.manifest_path = string(cursor, schema)?.unwrap_or_default().to_string(),
             Some(501) => line.manifest_length = long(cursor, schema)?.unwrap_or(0),
             Some(502) => line.partition_spec_id = number(long(cursor, schema)?)?.unwrap_or(0),
             Some(517) => {

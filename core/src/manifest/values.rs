@@ -15,10 +15,10 @@ pub(super) fn long(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Option<i6
     }
 }
 
-pub(super) fn string(cursor: &mut Cursor<'_>, schema: &Schema) -> Result<Option<String>> {
+pub(super) fn string<'a>(cursor: &mut Cursor<'a>, schema: &Schema) -> Result<Option<&'a str>> {
     match cursor.branch(schema)? {
         Schema::Null => Ok(None),
-        Schema::String => Ok(Some(cursor.string()?.to_string())),
+        Schema::String => Ok(Some(cursor.string()?)),
         _ => Err(Error::data_invalid("a manifest holds something else where a string is expected")),
     }
 }
@@ -37,13 +37,10 @@ pub(super) fn unsigned(number: Option<i64>) -> Result<u64> {
 }
 
 pub(super) fn format(name: &str) -> Result<FileFormat> {
-    match name.to_ascii_lowercase().as_str() {
-        "parquet" => Ok(FileFormat::Parquet),
-        "avro" => Ok(FileFormat::Avro),
-        "orc" => Ok(FileFormat::Orc),
-        "puffin" => Ok(FileFormat::Puffin),
-        other => Err(Error::data_invalid(format!("a manifest entry has the file format `{other}`"))),
-    }
+    let formats =
+        [("parquet", FileFormat::Parquet), ("avro", FileFormat::Avro), ("orc", FileFormat::Orc), ("puffin", FileFormat::Puffin)];
+    let known = formats.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    known.map(|(_, format)| format).ok_or_else(|| Error::data_invalid(format!("a manifest entry has the file format `{name}`")))
 }
 
 /// A map with int keys, which Iceberg writes as an array of key-value records.

@@ -28,6 +28,7 @@ use super::deletes::{DeleteLoader, access_plan};
 use super::equality::{EqualityDeleteExec, FilterLoader, Keys, TASK_COLUMN, TaskEquality};
 use super::field_ids::{self, Absent, FieldIdAdapterFactory};
 use super::files::checked_reader::CheckedReaders;
+use super::files::guard::FileGuard;
 use super::plan::{PlanCounts, ScanTask};
 use super::pruning::casts_keep_order;
 use super::running_filter::RunningFilter;
@@ -368,14 +369,17 @@ impl Morselizer for FileMorselizer {
         let Some(context) = file.extension::<FileContext>() else {
             return opening.inner.plan_file(file);
         };
+        let guard = FileGuard::new("data file", &context.task.path);
         if opening.filter.as_ref().is_some_and(|filter| !filter.keeps(&context.task)) {
             opening.source.pruned.add(1);
             return Ok(Box::new(NoRows));
         }
-        if context.task.deletes.is_empty() && !opening.source.read.has_identity(context.task.spec_id) {
-            return opening.inner.plan_file(file);
-        }
-        Ok(Box::new(FilePlanner { opening: Arc::clone(opening), file }))
+        let planner = if context.task.deletes.is_empty() && !opening.source.read.has_identity(context.task.spec_id) {
+            opening.inner.plan_file(file)?
+        } else {
+            Box::new(FilePlanner { opening: Arc::clone(opening), file })
+        };
+        Ok(guard.planner(planner))
     }
 }
 

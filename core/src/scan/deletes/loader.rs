@@ -5,7 +5,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use roaring::RoaringTreemap;
@@ -25,6 +25,9 @@ type Part = (String, Option<(u64, u64)>);
 
 /// Memory that the positions of a file take beside their bitmap, roughly.
 const ENTRY_BYTES: usize = 128;
+
+/// Delete files of one data file that are read at a time.
+const READ_CONCURRENCY: usize = 8;
 
 /// The longest deletion vector that is read.
 const MAX_VECTOR_BYTES: u64 = 1 << 31;
@@ -49,22 +52,24 @@ impl DeleteLoader {
     /// # Errors
     /// `DataInvalid`, naming the file; `ResourcesExhausted`.
     pub(crate) async fn positions(&self, task: &ScanTask) -> Result<Arc<RoaringTreemap>> {
-        let mut result: Option<Arc<RoaringTreemap>> = None;
-        for file in &task.deletes {
-            let cell = {
-                let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-                // Several deletion vectors lie in one file.
-                Arc::clone(loaded.entry((file.path.clone(), file.range)).or_default())
-            };
-            let all = cell.get_or_try_init(|| self.load(file)).await?;
-            if let Some(positions) = all.get(&task.path) {
-                result = Some(match result {
-                    None => Arc::clone(positions),
-                    Some(so_far) => Arc::new(so_far.as_ref() | positions.as_ref()),
-                });
-            }
-        }
-        Ok(result.unwrap_or_default())
+        let load = |file: Arc<DeleteFile>| async move { self.loaded(&file).await };
+        let all = stream::iter(task.deletes.clone()).map(load).buffered(READ_CONCURRENCY);
+        let of_task = |so_far: Option<Arc<RoaringTreemap>>, all: Arc<PositionsByFile>| async move {
+            Ok(match (so_far, all.get(&task.path)) {
+                (Some(so_far), Some(positions)) => Some(Arc::new(so_far.as_ref() | positions.as_ref())),
+                (so_far, positions) => so_far.or_else(|| positions.cloned()),
+            })
+        };
+        Ok(all.try_fold(None, of_task).await?.unwrap_or_default())
+    }
+
+    async fn loaded(&self, file: &DeleteFile) -> Result<Arc<PositionsByFile>> {
+        let cell = {
+            let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            // Several deletion vectors lie in one file.
+            Arc::clone(loaded.entry((file.path.clone(), file.range)).or_default())
+        };
+        cell.get_or_try_init(|| self.load(file)).await.cloned()
     }
 
     async fn load(&self, file: &DeleteFile) -> Result<Arc<PositionsByFile>> {

@@ -1,16 +1,16 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{DataType, SchemaRef};
-use arrow::row::{RowConverter, SortField};
+use arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tarndb_catalog::{Error, Result, Storage};
 use tokio::sync::OnceCell;
 
 use super::index::{EqualityFile, applying};
+use super::key_set::KeySet;
 use super::keys::leaf;
 use super::{Keys, TaskEquality};
 use crate::error::engine_error;
@@ -18,19 +18,8 @@ use crate::scan::ReadSchema;
 use crate::scan::field_ids::{self, Absent};
 use crate::scan::files::{self, FileRef, FileRows, Wanted};
 
-/// Bytes that a value takes beside its own, roughly.
-const ENTRY_BYTES: usize = 64;
-
-/// Where a value is deleted: the partition, and since when.
-type Deletion = (u32, i64);
-
-/// The deleted values of one set of columns.
-#[derive(Debug)]
-struct KeySet {
-    ids: Vec<i32>,
-    converter: RowConverter,
-    values: HashMap<Box<[u8]>, Vec<Deletion>>,
-}
+/// Delete files that are opened at a time: where many are small, waiting for one after the other is what takes the time.
+const OPEN_CONCURRENCY: usize = 8;
 
 /// The values that the equality deletes of a scan delete.
 #[derive(Debug)]
@@ -50,14 +39,9 @@ impl EqualityFilter {
     /// Which rows of a batch of the task's file are left. The key columns begin at `first`.
     pub(in crate::scan) fn keep(&self, batch: &RecordBatch, first: usize, task: &TaskEquality) -> Result<BooleanArray> {
         let mut keep = BooleanBuffer::new_set(batch.num_rows());
-        for set in self.sets.iter().filter(|set| !set.values.is_empty()) {
-            let rows = set.converter.convert_columns(&self.keys.values(&set.ids, batch, first));
-            let rows = rows.map_err(|e| engine_error(e.into()))?;
-            let left = BooleanBuffer::collect_bool(batch.num_rows(), |row| {
-                let deletions = set.values.get(rows.row(row).data());
-                !deletions.is_some_and(|all| all.iter().any(|(scope, sequence_number)| task.has(*scope, *sequence_number)))
-            });
-            keep = &keep & &left;
+        for set in &self.sets {
+            let values = self.keys.values(&set.ids, batch, first);
+            keep = &keep & &set.left(&values, task)?;
         }
         Ok(BooleanArray::new(keep, None))
     }
@@ -98,59 +82,42 @@ impl FilterLoader {
     async fn load(&self) -> Result<Arc<EqualityFilter>> {
         let reservation = MemoryConsumer::new("equality deletes").register(&self.memory);
         let mut sets: BTreeMap<Vec<i32>, KeySet> = BTreeMap::new();
-        for file in applying(&self.tasks) {
+        let open = |file: EqualityFile| async move {
+            let values = self.open(&file).await.map_err(|e| e.with_context("file", file.path.clone()))?;
+            Ok::<_, Error>((file, values))
+        };
+        let files: Vec<EqualityFile> = applying(&self.tasks).into_iter().cloned().collect();
+        let mut files = stream::iter(files).map(open).buffered(OPEN_CONCURRENCY);
+        while let Some((file, mut values)) = files.try_next().await? {
             let set = match sets.get_mut(&file.ids) {
                 Some(set) => set,
-                None => sets.entry(file.ids.clone()).or_insert(self.key_set(&file.ids)?),
+                None => sets.entry(file.ids.clone()).or_insert(KeySet::new(&file.ids, &self.keys.of(&file.ids)?)?),
             };
-            let read = self.read(file, set, &reservation).await;
-            read.map_err(|e| e.with_context("file", file.path.clone()))?;
+            while let Some(values) = values.try_next().await.map_err(|e| e.with_context("file", file.path.clone()))? {
+                set.add(&file, &values, &reservation)?;
+            }
         }
         Ok(Arc::new(EqualityFilter { keys: self.keys.clone(), sets: sets.into_values().collect(), _memory: reservation }))
     }
 
-    fn key_set(&self, ids: &[i32]) -> Result<KeySet> {
-        fn leaf_type(of: &DataType) -> &DataType {
-            match of {
-                DataType::Struct(fields) if fields.len() == 1 => fields.first().map_or(of, |field| leaf_type(field.data_type())),
-                other => other,
-            }
-        }
-        let columns = self.keys.of(ids)?;
-        let sorts = columns.fields().iter().map(|field| SortField::new(leaf_type(field.data_type()).clone())).collect();
-        let converter = RowConverter::new(sorts).map_err(|e| engine_error(e.into()))?;
-        Ok(KeySet { ids: ids.to_vec(), converter, values: HashMap::new() })
-    }
-
-    async fn read(&self, file: &EqualityFile, set: &mut KeySet, memory: &MemoryReservation) -> Result<()> {
+    /// The values of a delete file, the first of which are read already.
+    async fn open(&self, file: &EqualityFile) -> Result<impl Stream<Item = Result<Vec<ArrayRef>>> + Unpin + use<>> {
         if file.ids.is_empty() {
             return Err(Error::data_invalid("an equality delete file compares no columns"));
         }
         let columns = self.keys.of(&file.ids)?;
         let of = FileRef { what: "equality delete file", path: &file.path, size: file.size, format: file.format };
         let wanted = Wanted { columns: Some(&columns), mapping: self.read.mapping.as_deref(), ..Wanted::EVERYTHING };
-        let FileRows { schema, mut batches } = files::open(&self.storage, of, wanted).await?;
+        let FileRows { schema, batches } = files::open(&self.storage, of, wanted).await?;
         if let Some(missing) = columns.fields().iter().find(|field| !field_ids::has_column(&schema, field)) {
             return Err(Error::data_invalid(format!("equality delete file lacks the column {}", missing.name())));
         }
-        while let Some(batch) = batches.try_next().await? {
-            let adapted = field_ids::adapt_batch(&batch, &schema, &columns, &columns, &Absent::default());
-            let values: Vec<_> = adapted.map_err(engine_error)?.columns().iter().map(leaf).collect();
-            let rows = set.converter.convert_columns(&values).map_err(|e| engine_error(e.into()))?;
-            let mut grown = 0;
-            for row in &rows {
-                let deletions = set.values.entry(row.data().into()).or_default();
-                if deletions.is_empty() {
-                    grown += row.data().len() + ENTRY_BYTES;
-                }
-                // Of one partition the newest deletion has the others in it.
-                match deletions.iter_mut().find(|(scope, _)| *scope == file.scope) {
-                    Some((_, newest)) => *newest = file.sequence_number.max(*newest),
-                    None => deletions.push((file.scope, file.sequence_number)),
-                }
-            }
-            memory.try_grow(grown).map_err(engine_error)?;
-        }
-        Ok(())
+        let values = batches.map(move |batch| {
+            let adapted = field_ids::adapt_batch(&batch?, &schema, &columns, &columns, &Absent::default());
+            Ok(adapted.map_err(engine_error)?.columns().iter().map(leaf).collect())
+        });
+        let mut values = Box::pin(values.peekable());
+        values.as_mut().peek().await;
+        Ok(values)
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! * [`index`]: which delete files apply to which data files: those of the same partition, or of all, that are newer.
 //! * [`keys`]: the columns that are compared, found by field id even when the table has dropped them since.
-//! * [`filter`]: the values, read once for a scan and looked up for every row. NULL is equal to NULL.
+//! * [`key_set`]: the values of one set of columns, looked up for every row. NULL is equal to NULL.
+//! * [`filter`]: those of all sets, read once for a scan.
 //! * [`exec`]: the operator above the scan of the data files.
 
 mod exec;
 mod filter;
 mod index;
+mod key_set;
 mod keys;
 
 pub(super) use exec::{EqualityDeleteExec, TASK_COLUMN};

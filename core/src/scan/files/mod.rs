@@ -3,21 +3,26 @@
 //! * [`parquet`], [`avro`]: one format each.
 //! * [`footer`]: footers of Parquet files, which are checked ([`thrift`]) before they are believed; [`checked_reader`]: for
 //!   DataFusion.
+//! * [`guard`]: errors name the file.
 
 mod avro;
 pub(super) mod checked_reader;
 pub(super) mod footer;
+pub(super) mod guard;
 mod parquet;
 mod thrift;
 
+use std::panic::AssertUnwindSafe;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::StreamExt;
+use futures::FutureExt;
 use futures::stream::BoxStream;
 use iceberg::spec::NameMapping;
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, Result, Storage};
 
+use self::guard::FileGuard;
 use crate::manifest::FileFormat;
 
 /// The column in which rows come with their positions in the file, after the file's own.
@@ -66,17 +71,19 @@ pub(super) struct FileRows {
 /// # Errors
 /// `DataInvalid`, naming the file, when it is missing or damaged, as errors of its rows do; `Unsupported` for other formats.
 pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_>) -> Result<FileRows> {
-    let opened = match file.format {
-        FileFormat::Parquet => parquet::open(storage, file, wanted).await,
-        FileFormat::Avro => avro::open(storage, file, wanted).await,
-        FileFormat::Orc | FileFormat::Puffin => {
-            Err(Error::unsupported(format!("a {} of the format {:?} cannot be read", file.what, file.format)))
+    let opened = async {
+        match file.format {
+            FileFormat::Parquet => parquet::open(storage, file, wanted).await,
+            FileFormat::Avro => avro::open(storage, file, wanted).await,
+            FileFormat::Orc | FileFormat::Puffin => {
+                Err(Error::unsupported(format!("a {} of the format {:?} cannot be read", file.what, file.format)))
+            }
         }
     };
-    let path = file.path.to_string();
-    let FileRows { schema, batches } = opened.map_err(|e| e.with_context("file", path.clone()))?;
-    let batches = batches.map(move |batch| batch.map_err(|e| e.with_context("file", path.clone())));
-    Ok(FileRows { schema, batches: batches.boxed() })
+    let opened = AssertUnwindSafe(opened).catch_unwind().await;
+    let guard = FileGuard::new(file.what, file.path);
+    let FileRows { schema, batches } = guard.result(opened)?;
+    Ok(FileRows { schema, batches: guard.rows(batches) })
 }
 
 /// What is wrong with a file that metadata names.
