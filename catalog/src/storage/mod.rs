@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 pub use location::Location;
 pub use synced_local::SyncedLocalStore;
@@ -158,7 +158,12 @@ impl Storage {
 
     /// Reads a whole object. Errors: `NotFound` and the storage's.
     pub async fn read(&self, location: &str) -> Result<Bytes> {
-        Ok(self.0.store.get(&self.path(location)?).await?.bytes().await?)
+        let found = self.0.store.get(&self.path(location)?).await?;
+        let size = found.meta.size;
+        match found.payload {
+            GetResultPayload::File(file, _) => Ok(synced_local::read_file(file, size).await?),
+            GetResultPayload::Stream(_) => Ok(found.bytes().await?),
+        }
     }
 
     /// Writes an object; it is durable when this returns. An object of that name is replaced.

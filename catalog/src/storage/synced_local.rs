@@ -1,4 +1,5 @@
 use std::fmt;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -51,6 +52,18 @@ impl Default for SyncedLocalStore {
 async fn run<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await?;
     done.map_err(|e| object_store::Error::Generic { store: "SyncedLocalStore", source: Box::new(e) })
+}
+
+/// Reads a whole file of `size` bytes. The buffer is the caller's and not that of one of the many threads for blocking calls: each
+/// of them would keep memory of its own, which is most of what reading many manifests takes.
+pub(super) async fn read_file(mut file: std::fs::File, size: u64) -> Result<Bytes> {
+    // A size is from the file system, but the file may change.
+    let mut buffer = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    run(move || {
+        file.read_to_end(&mut buffer)?;
+        Ok(Bytes::from(buffer))
+    })
+    .await
 }
 
 fn sync_file_and_folders(file: &FsPath, existing: &FsPath) -> std::io::Result<()> {
