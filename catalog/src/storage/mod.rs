@@ -161,9 +161,10 @@ impl Storage {
         let found = self.0.store.get(&self.path(location)?).await?;
         let size = found.meta.size;
         match found.payload {
-            GetResultPayload::File(file, _) => Ok(synced_local::read_file(file, size).await?),
-            GetResultPayload::Stream(_) => Ok(found.bytes().await?),
+            GetResultPayload::File(file, _) => synced_local::read_file(file, size).await,
+            GetResultPayload::Stream(_) => found.bytes().await,
         }
+        .map_err(|e| Error::from(e).with_context("file", location))
     }
 
     /// Writes an object; it is durable when this returns. An object of that name is replaced.

@@ -21,8 +21,10 @@ use datafusion_physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterF
 use iceberg::spec::NameMapping;
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::schema::types::SchemaDescriptor;
+use tarndb_catalog::Error;
 
 use super::name_mapping;
+use crate::error::to_engine_error;
 
 fn field_id(field: &Field) -> Option<i32> {
     field.metadata().get(PARQUET_FIELD_ID_META_KEY)?.parse().ok()
@@ -145,7 +147,8 @@ fn masked(child: ArrayRef, parent: Option<&NullBuffer>) -> EngineResult<ArrayRef
 }
 
 fn missing<T>(field: &Field) -> EngineResult<T> {
-    exec_err!("the data file lacks the required column `{}`", field.name())
+    let error = Error::data_invalid(format!("the data file lacks the required column `{}`", field.name()));
+    Err(to_engine_error(error))
 }
 
 /// An array of a file as the table's field with ids says, in the type that `plain` gives it without them.

@@ -16,7 +16,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
-use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
@@ -255,10 +255,13 @@ impl FileSource for IcebergSource {
         let inner = self.inner.create_morselizer(Arc::clone(&object_store), &config, partition)?;
         config.file_groups = Vec::new();
         let filter = RunningFilter::new(&self.table, Arc::clone(&self.schema), self.inner.filter());
+        let projected = self.inner.projection().into_iter().flat_map(ProjectionExprs::expr_iter);
+        let evaluates = projected.chain(self.inner.filter()).any(|expr| has_functions(&expr));
         Ok(Box::new(FileMorselizer(Arc::new(Opening {
             inner: Arc::from(inner),
             source: self.clone(),
             filter,
+            evaluates,
             object_store,
             config,
             partition,
@@ -342,6 +345,10 @@ impl FileSource for IcebergSource {
     }
 }
 
+fn has_functions(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    expr.exists(|expr| Ok(expr.downcast_ref::<ScalarFunctionExpr>().is_some())).unwrap_or(true)
+}
+
 /// Hands files to the inner morselizer together with the rows that are left of them, and with the values of their partition.
 #[derive(Debug)]
 struct FileMorselizer(Arc<Opening>);
@@ -351,6 +358,8 @@ struct Opening {
     inner: Arc<dyn Morselizer>,
     source: IcebergSource,
     filter: Option<RunningFilter>,
+    /// Whether the query's functions are evaluated with the reading.
+    evaluates: bool,
     object_store: Arc<dyn ObjectStore>,
     /// Without the files.
     config: FileScanConfig,
@@ -369,17 +378,16 @@ impl Morselizer for FileMorselizer {
         let Some(context) = file.extension::<FileContext>() else {
             return opening.inner.plan_file(file);
         };
-        let guard = FileGuard::new("data file", &context.task.path);
+        let guard = FileGuard::new("data file", &context.task.path, opening.evaluates);
         if opening.filter.as_ref().is_some_and(|filter| !filter.keeps(&context.task)) {
             opening.source.pruned.add(1);
             return Ok(Box::new(NoRows));
         }
-        let planner = if context.task.deletes.is_empty() && !opening.source.read.has_identity(context.task.spec_id) {
-            opening.inner.plan_file(file)?
-        } else {
-            Box::new(FilePlanner { opening: Arc::clone(opening), file })
-        };
-        Ok(guard.planner(planner))
+        let is_plain = context.task.deletes.is_empty() && !opening.source.read.has_identity(context.task.spec_id);
+        guard.planner(|| match is_plain {
+            true => opening.inner.plan_file(file),
+            false => Ok(Box::new(FilePlanner { opening: Arc::clone(opening), file })),
+        })
     }
 }
 

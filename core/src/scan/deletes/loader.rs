@@ -27,7 +27,7 @@ type Part = (String, Option<(u64, u64)>);
 const ENTRY_BYTES: usize = 128;
 
 /// Delete files of one data file that are read at a time.
-const READ_CONCURRENCY: usize = 8;
+const READ_CONCURRENCY: usize = 4;
 
 /// The longest deletion vector that is read.
 const MAX_VECTOR_BYTES: u64 = 1 << 31;
@@ -56,7 +56,10 @@ impl DeleteLoader {
         let all = stream::iter(task.deletes.clone()).map(load).buffered(READ_CONCURRENCY);
         let of_task = |so_far: Option<Arc<RoaringTreemap>>, all: Arc<PositionsByFile>| async move {
             Ok(match (so_far, all.get(&task.path)) {
-                (Some(so_far), Some(positions)) => Some(Arc::new(so_far.as_ref() | positions.as_ref())),
+                (Some(mut so_far), Some(positions)) => {
+                    *Arc::make_mut(&mut so_far) |= positions.as_ref();
+                    Some(so_far)
+                }
                 (so_far, positions) => so_far.or_else(|| positions.cloned()),
             })
         };
@@ -73,6 +76,10 @@ impl DeleteLoader {
     }
 
     async fn load(&self, file: &DeleteFile) -> Result<Arc<PositionsByFile>> {
+        // What is read is held as it is, too, while it becomes positions.
+        let reading = self.memory.new_empty();
+        let bytes = file.range.map_or(file.size, |(_, length)| length);
+        reading.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(engine_error)?;
         let read = self.read(file).await.and_then(|positions| {
             let bytes = positions.iter().map(|(path, positions)| ENTRY_BYTES + path.len() + positions.serialized_size());
             self.memory.try_grow(bytes.sum()).map_err(engine_error)?;

@@ -41,7 +41,7 @@ impl EqualityFilter {
         let mut keep = BooleanBuffer::new_set(batch.num_rows());
         for set in &self.sets {
             let values = self.keys.values(&set.ids, batch, first);
-            keep = &keep & &set.left(&values, task)?;
+            keep = &keep & &set.left(&values, batch.num_rows(), task)?;
         }
         Ok(BooleanArray::new(keep, None))
     }
@@ -82,42 +82,37 @@ impl FilterLoader {
     async fn load(&self) -> Result<Arc<EqualityFilter>> {
         let reservation = MemoryConsumer::new("equality deletes").register(&self.memory);
         let mut sets: BTreeMap<Vec<i32>, KeySet> = BTreeMap::new();
-        let open = |file: EqualityFile| async move {
-            let values = self.open(&file).await.map_err(|e| e.with_context("file", file.path.clone()))?;
-            Ok::<_, Error>((file, values))
-        };
-        let files: Vec<EqualityFile> = applying(&self.tasks).into_iter().cloned().collect();
-        let mut files = stream::iter(files).map(open).buffered(OPEN_CONCURRENCY);
-        while let Some((file, mut values)) = files.try_next().await? {
+        let open = |file: &EqualityFile| stream::once(self.open(file.clone())).try_flatten().boxed();
+        let files: Vec<_> = applying(&self.tasks).into_iter().map(open).collect();
+        let mut values = stream::iter(files).flatten_unordered(OPEN_CONCURRENCY);
+        while let Some((file, values)) = values.try_next().await? {
             let set = match sets.get_mut(&file.ids) {
                 Some(set) => set,
                 None => sets.entry(file.ids.clone()).or_insert(KeySet::new(&file.ids, &self.keys.of(&file.ids)?)?),
             };
-            while let Some(values) = values.try_next().await.map_err(|e| e.with_context("file", file.path.clone()))? {
-                set.add(&file, &values, &reservation)?;
-            }
+            set.add(&file, &values, &reservation)?;
         }
         Ok(Arc::new(EqualityFilter { keys: self.keys.clone(), sets: sets.into_values().collect(), _memory: reservation }))
     }
 
-    /// The values of a delete file, the first of which are read already.
-    async fn open(&self, file: &EqualityFile) -> Result<impl Stream<Item = Result<Vec<ArrayRef>>> + Unpin + use<>> {
+    /// The values of a delete file.
+    async fn open(&self, file: EqualityFile) -> Result<impl Stream<Item = Result<(Arc<EqualityFile>, Vec<ArrayRef>)>> + use<>> {
+        let wrong = |what: String| Error::data_invalid(what).with_context("file", file.path.clone());
         if file.ids.is_empty() {
-            return Err(Error::data_invalid("an equality delete file compares no columns"));
+            return Err(wrong("an equality delete file compares no columns".to_string()));
         }
         let columns = self.keys.of(&file.ids)?;
         let of = FileRef { what: "equality delete file", path: &file.path, size: file.size, format: file.format };
         let wanted = Wanted { columns: Some(&columns), mapping: self.read.mapping.as_deref(), ..Wanted::EVERYTHING };
         let FileRows { schema, batches } = files::open(&self.storage, of, wanted).await?;
         if let Some(missing) = columns.fields().iter().find(|field| !field_ids::has_column(&schema, field)) {
-            return Err(Error::data_invalid(format!("equality delete file lacks the column {}", missing.name())));
+            return Err(wrong(format!("equality delete file lacks the column {}", missing.name())));
         }
-        let values = batches.map(move |batch| {
+        let file = Arc::new(file);
+        Ok(batches.map(move |batch| {
             let adapted = field_ids::adapt_batch(&batch?, &schema, &columns, &columns, &Absent::default());
-            Ok(adapted.map_err(engine_error)?.columns().iter().map(leaf).collect())
-        });
-        let mut values = Box::pin(values.peekable());
-        values.as_mut().peek().await;
-        Ok(values)
+            let adapted = adapted.map_err(|e| engine_error(e).with_context("file", file.path.clone()))?;
+            Ok((Arc::clone(&file), adapted.columns().iter().map(leaf).collect()))
+        }))
     }
 }

@@ -1,6 +1,7 @@
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::ArrayRef;
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -26,7 +27,7 @@ struct Deleted {
 }
 
 /// Where values are deleted: the partition, and since when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Deletion {
     scope: u32,
     sequence_number: i64,
@@ -42,6 +43,8 @@ pub(super) struct KeySet {
     /// The values, one after the other.
     bytes: Vec<u8>,
     deletions: Vec<Deletion>,
+    /// The place of each in `deletions`.
+    numbers: HashMap<Deletion, u32>,
 }
 
 fn bytes_of(bytes: &[u8], value: Deleted) -> &[u8] {
@@ -66,6 +69,7 @@ impl KeySet {
             table: HashTable::new(),
             bytes: Vec::new(),
             deletions: Vec::new(),
+            numbers: HashMap::new(),
         })
     }
 
@@ -76,15 +80,14 @@ impl KeySet {
     pub(super) fn add(&mut self, file: &EqualityFile, values: &[ArrayRef], memory: &MemoryReservation) -> Result<()> {
         let rows = self.converter.convert_columns(values).map_err(|e| engine_error(e.into()))?;
         let deletion = Deletion { scope: file.scope, sequence_number: file.sequence_number };
-        let number = match self.deletions.iter().rposition(|known| *known == deletion) {
-            Some(known) => known,
-            None => {
-                self.deletions.push(deletion);
-                self.deletions.len() - 1
-            }
-        };
-        let number = u32::try_from(number).map_err(|_| Error::unsupported("more than 2^32 equality delete files"))?;
+        let next = u32::try_from(self.deletions.len());
+        let next = next.map_err(|_| Error::unsupported("more than 2^32 partitions and sequence numbers of equality deletes"))?;
+        let number = *self.numbers.entry(deletion).or_insert_with(|| {
+            self.deletions.push(deletion);
+            next
+        });
         let Self { hasher, table, bytes, deletions, .. } = self;
+        let bytes_before = bytes.capacity();
         let scope_of = |value: Deleted| deletions.get(value.deletion as usize).map(|deletion| deletion.scope);
         let newer = |value: Deleted| {
             deletions.get(value.deletion as usize).is_none_or(|known| deletion.sequence_number > known.sequence_number)
@@ -103,25 +106,25 @@ impl KeySet {
                     let value = Deleted { start: bytes.len(), len, deletion: number };
                     bytes.extend_from_slice(row);
                     table.insert_unique(hash, value, |value| hasher.hash_one(bytes_of(bytes, *value)));
-                    grown += row.len() + ENTRY_BYTES;
+                    grown += ENTRY_BYTES;
                 }
             }
         }
-        memory.try_grow(grown).map_err(engine_error)
+        memory.try_grow(grown + bytes.capacity() - bytes_before).map_err(engine_error)
     }
 
-    /// Which of the rows with these values the deletions that apply to `task` leave.
-    pub(super) fn left(&self, values: &[ArrayRef], task: &TaskEquality) -> Result<BooleanBuffer> {
-        let applies: Vec<bool> = self.deletions.iter().map(|of| task.has(of.scope, of.sequence_number)).collect();
-        if !applies.contains(&true) {
-            return Ok(BooleanBuffer::new_set(values.first().map_or(0, Array::len)));
+    /// Which of the `row_count` rows with these values the deletions that apply to `task` leave.
+    pub(super) fn left(&self, values: &[ArrayRef], row_count: usize, task: &TaskEquality) -> Result<BooleanBuffer> {
+        if !self.deletions.iter().any(|of| task.has(of.scope, of.sequence_number)) {
+            return Ok(BooleanBuffer::new_set(row_count));
         }
         let rows = self.converter.convert_columns(values).map_err(|e| engine_error(e.into()))?;
-        Ok(BooleanBuffer::collect_bool(rows.num_rows(), |row| {
+        Ok(BooleanBuffer::collect_bool(row_count, |row| {
             let row = rows.row(row);
             let row = row.data();
             let is_it = |value: &Deleted| {
-                bytes_of(&self.bytes, *value) == row && applies.get(value.deletion as usize).is_some_and(|applies| *applies)
+                let deletion = self.deletions.get(value.deletion as usize);
+                deletion.is_some_and(|of| task.has(of.scope, of.sequence_number)) && bytes_of(&self.bytes, *value) == row
             };
             self.table.find(self.hasher.hash_one(row), is_it).is_none()
         }))
@@ -180,7 +183,7 @@ mod tests {
             let rows: Vec<_> = (0..60).map(|_| value(&mut random)).collect();
             for scope in [None, Some(1), Some(2)] {
                 let task = TaskEquality { index: Arc::default(), scope, sequence_number: random.random_range(0..9) };
-                let left = set.left(&values(&rows), &task).unwrap();
+                let left = set.left(&values(&rows), rows.len(), &task).unwrap();
                 for (row, value) in rows.iter().enumerate() {
                     let is_deleted = deleted.iter().any(|(scope, number, of)| of == value && task.has(*scope, *number));
                     assert_eq!(left.value(row), !is_deleted, "{value:?} of {task:?}");

@@ -22,10 +22,7 @@ use crate::scan::{field_ids, name_mapping};
 /// The whole file is held in memory: Avro has no footer by which parts of it could be asked for.
 pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_>) -> Result<FileRows> {
     let what = file.what;
-    let content = storage.read(file.path).await.map_err(|e| match e.kind() {
-        tarndb_catalog::ErrorKind::NotFound => Error::data_invalid(format!("{what} is missing")).with_source(e),
-        _ => e,
-    })?;
+    let content = storage.read(file.path).await?;
     let open = |projection: Option<Vec<usize>>| {
         let builder = ReaderBuilder::new().with_batch_size(wanted.batch_size);
         let builder = match projection {

@@ -46,8 +46,12 @@ impl ParquetFileReaderFactory for CheckedReaders {
 }
 
 /// What is wrong with a part of the file.
-fn unreadable(part: &str, error: &ParquetError) -> ParquetError {
-    ParquetError::General(format!("{part} cannot be read: {error}"))
+fn unreadable(part: &str, error: ParquetError) -> ParquetError {
+    match error {
+        // Of the storage, whose errors are told apart above.
+        ParquetError::External(_) => error,
+        error => ParquetError::General(format!("{part} cannot be read: {error}")),
+    }
 }
 
 struct CheckedReader {
@@ -66,7 +70,7 @@ impl CheckedReader {
             return Ok(Arc::clone(cached.parquet_metadata()));
         }
         let footer = footer::read(self.inner.as_mut(), self.file.size).await;
-        let footer = footer.map_err(|e| unreadable("the footer", &e))?;
+        let footer = footer.map_err(|e| unreadable("the footer", e))?;
         let footer = Arc::new(footer);
         let entry = Arc::new(CachedParquetMetaData::new(Arc::clone(&footer)));
         self.cache.put(&self.file.location, CachedFileMetadataEntry::new(self.file.clone(), entry));
@@ -80,7 +84,7 @@ impl AsyncFileReader for CheckedReader {
             let bytes = self.inner.get_bytes(range.clone()).await?;
             let overlaps = |of: &Range<u64>| of.start < range.end && range.start < of.end;
             if let Some((footer, _)) = self.indexes.as_ref().filter(|(_, of)| overlaps(of)) {
-                footer::check_page_indexes(footer, range.start, &bytes).map_err(|e| unreadable("a page index", &e))?;
+                footer::check_page_indexes(footer, range.start, &bytes).map_err(|e| unreadable("a page index", e))?;
             }
             Ok(bytes)
         }

@@ -81,14 +81,12 @@ pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_
         }
     };
     let opened = AssertUnwindSafe(opened).catch_unwind().await;
-    let guard = FileGuard::new(file.what, file.path);
+    let guard = FileGuard::new(file.what, file.path, false);
     let FileRows { schema, batches } = guard.result(opened)?;
     Ok(FileRows { schema, batches: guard.rows(batches) })
 }
 
 /// What is wrong with a file that metadata names.
 fn unreadable(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    let missing = error.to_string().contains("not found");
-    let state = if missing { "is missing" } else { "cannot be read" };
-    Error::data_invalid(format!("{what} {state}")).with_source(error)
+    Error::data_invalid(format!("{what} cannot be read")).with_source(error)
 }

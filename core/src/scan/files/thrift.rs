@@ -210,7 +210,9 @@ impl Walker<'_> {
                 // Without a difference to the field before, its number follows.
                 0 => {
                     let number = self.varint()?;
-                    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
+                    let number = (number >> 1).cast_signed() ^ -(number & 1).cast_signed();
+                    // The reader would take the lower bits for the number of another field.
+                    i16::try_from(number).map_err(|_| wrong("the number of a field is too large"))?.into()
                 }
                 difference => id.saturating_add(i64::from(difference)),
             };
@@ -248,6 +250,10 @@ impl Walker<'_> {
                 };
                 if count > 0 && expected.is_some_and(|expected| !expected.is(header & 0x0f)) {
                     return Err(wrong("a list has other elements than it should"));
+                }
+                // The reader passes over the list and not over the booleans, and takes them for something else.
+                if count > 0 && expected.is_none() && Bool.is(header & 0x0f) {
+                    return Err(wrong("a list of booleans is where none is known"));
                 }
                 (0..count).try_for_each(|_| self.value(header & 0x0f, expected, depth + 1))
             }
@@ -290,6 +296,16 @@ mod tests {
         assert!(any(&[0x1c; 100]).unwrap_err().to_string().contains("too deep"));
         assert!(any(&[0x1d, 0x00]).is_err(), "an unknown type");
     }
+
+    #[test]
+    fn what_the_reader_would_misunderstand_is_refused() {
+        // Field 15, which nobody knows: a list of one boolean.
+        assert!(check(&[0xf9, 0x11, 0x01, 0x00], FOOTER).unwrap_err().to_string().contains("booleans"));
+        check(&[0x19, 0x11, 0x01, 0x00], COLUMN_INDEX).unwrap();
+        // Field 65,538, of which the lower bits are 2: a list of numbers where the schema should be.
+        assert!(check(&[0x09, 0x84, 0x80, 0x08, 0x15, 0x02, 0x00], FOOTER).unwrap_err().to_string().contains("too large"));
+    }
+
     #[test]
     fn fields_have_their_types() {
         // Field 2 of a footer, the schema: a number, and a list of numbers.
