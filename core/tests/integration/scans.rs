@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tarndb_core::{Lakehouse, Version};
-use tarndb_testkit::{TableBuilder, naive};
+use tarndb_testkit::{FaultPlan, TableBuilder, naive};
 
 use crate::{number, rows, run};
 
@@ -128,6 +128,28 @@ async fn one_file_is_opened_for_one_value() {
             naive::lines(&rows(&lake, &format!("EXPLAIN ANALYZE SELECT * FROM t WHERE {predicate}")).await.unwrap()).join("\n");
         assert_eq!(files(plan), (8, 7), "{predicate}");
     }
+}
+
+/// Page indexes that do not fit into the read of the footer: they are read when a predicate needs them, and kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn page_indexes_are_read_once() {
+    let plan = FaultPlan::default();
+    let lake = Lakehouse::builder("memory://").with_store_layer(plan.layer()).build().await.unwrap();
+    let pages = "'write.parquet.page-row-limit' = '100', 'write.parquet.page-size-bytes' = '1024'";
+    run(&lake, &[&format!("CREATE TABLE t (id BIGINT, s STRING) TBLPROPERTIES ({pages})")]).await;
+    let values = "lpad(CAST(value AS STRING), 60, 'x')";
+    run(&lake, &[&format!("INSERT INTO t SELECT value, {values} FROM generate_series(1, 100000)")]).await;
+    let wanted = "SELECT count(*) FROM t WHERE s = lpad('4711', 60, 'x')";
+    let mut requests = Vec::new();
+    for _ in 0..3 {
+        let before = plan.requests();
+        assert_eq!(number(&lake, wanted).await, 1);
+        requests.push(plan.requests() - before);
+    }
+    // The footer, the page indexes, and the pages; then the pages alone.
+    assert!(requests[0] >= requests[1] + 2, "{requests:?}");
+    assert_eq!(requests[1], requests[2], "{requests:?}");
+    assert_eq!(requests[1], 1, "{requests:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

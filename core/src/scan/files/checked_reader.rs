@@ -71,10 +71,14 @@ impl CheckedReader {
         }
         let footer = footer::read(self.inner.as_mut(), self.file.size).await;
         let footer = footer.map_err(|e| unreadable("the footer", e))?;
+        Ok(self.cached(footer))
+    }
+
+    fn cached(&self, footer: ParquetMetaData) -> Arc<ParquetMetaData> {
         let footer = Arc::new(footer);
         let entry = Arc::new(CachedParquetMetaData::new(Arc::clone(&footer)));
         self.cache.put(&self.file.location, CachedFileMetadataEntry::new(self.file.clone(), entry));
-        Ok(footer)
+        footer
     }
 }
 
@@ -83,8 +87,15 @@ impl AsyncFileReader for CheckedReader {
         async move {
             let bytes = self.inner.get_bytes(range.clone()).await?;
             let overlaps = |of: &Range<u64>| of.start < range.end && range.start < of.end;
-            if let Some((footer, _)) = self.indexes.as_ref().filter(|(_, of)| overlaps(of)) {
-                footer::check_page_indexes(footer, range.start, &bytes).map_err(|e| unreadable("a page index", e))?;
+            let Some((footer, of)) = self.indexes.as_ref().filter(|(_, of)| overlaps(of)) else { return Ok(bytes) };
+            let damaged = |e| unreadable("a page index", e);
+            if range.start <= of.start && of.end <= range.end {
+                // DataFusion asks for all of them when a predicate needs some, and does not keep them.
+                let footer = ParquetMetaData::clone(footer);
+                let with_indexes = footer::with_page_indexes(footer, range.start, bytes.clone()).await.map_err(damaged)?;
+                self.cached(with_indexes);
+            } else {
+                footer::check_page_indexes(footer, range.start, &bytes).map_err(damaged)?;
             }
             Ok(bytes)
         }

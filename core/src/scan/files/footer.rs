@@ -42,9 +42,14 @@ pub(super) async fn read(reader: &mut (dyn AsyncFileReader + Send), size: u64) -
     if !is_in_tail {
         return Ok(footer);
     }
-    check_page_indexes(&footer, start, &tail)?;
+    with_page_indexes(footer, start, tail).await
+}
+
+/// The footer with the page indexes that lie in `bytes`, which begin at `start` in the file.
+pub(super) async fn with_page_indexes(footer: ParquetMetaData, start: u64, bytes: Bytes) -> Result<ParquetMetaData> {
+    check_page_indexes(&footer, start, &bytes)?;
     let mut with_indexes = ParquetMetaDataReader::new_with_metadata(footer).with_page_index_policy(PageIndexPolicy::Optional);
-    let loaded = AssertUnwindSafe(with_indexes.load_page_index(Tail { start, bytes: tail })).catch_unwind().await;
+    let loaded = AssertUnwindSafe(with_indexes.load_page_index(Part { start, bytes })).catch_unwind().await;
     loaded.unwrap_or_else(|_| Err(not_understood()))?;
     with_indexes.finish()
 }
@@ -112,13 +117,13 @@ pub(super) fn check_page_indexes(footer: &ParquetMetaData, start: u64, bytes: &[
     Ok(())
 }
 
-/// The end of a file.
-struct Tail {
+/// A part of a file.
+struct Part {
     start: u64,
     bytes: Bytes,
 }
 
-impl MetadataFetch for Tail {
+impl MetadataFetch for Part {
     fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         let piece = || {
             let start = usize::try_from(range.start.checked_sub(self.start)?).ok()?;
