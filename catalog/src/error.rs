@@ -123,6 +123,11 @@ impl Error {
         self
     }
 
+    /// What the error is about, where [`Error::with_context`] said so.
+    pub fn context(&self, key: &str) -> Option<&str> {
+        self.0.context.iter().find(|(known, _)| *known == key).map(|(_, value)| value.as_str())
+    }
+
     /// Sets the cause.
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync + 'static>>) -> Self {
         self.0.source = Some(source.into());

@@ -255,8 +255,9 @@ impl FileSource for IcebergSource {
         let inner = self.inner.create_morselizer(Arc::clone(&object_store), &config, partition)?;
         config.file_groups = Vec::new();
         let filter = RunningFilter::new(&self.table, Arc::clone(&self.schema), self.inner.filter());
-        let projected = self.inner.projection().into_iter().flat_map(ProjectionExprs::expr_iter);
-        let evaluates = projected.chain(self.inner.filter()).any(|expr| has_functions(&expr));
+        let mut projected = self.inner.projection().into_iter().flat_map(ProjectionExprs::expr_iter);
+        let evaluates = projected.any(|expr| expr.downcast_ref::<Column>().is_none())
+            || self.inner.filter().is_some_and(|filter| has_functions(&filter));
         Ok(Box::new(FileMorselizer(Arc::new(Opening {
             inner: Arc::from(inner),
             source: self.clone(),
@@ -358,7 +359,7 @@ struct Opening {
     inner: Arc<dyn Morselizer>,
     source: IcebergSource,
     filter: Option<RunningFilter>,
-    /// Whether the query's functions are evaluated with the reading.
+    /// Whether expressions of the query are evaluated with the reading.
     evaluates: bool,
     object_store: Arc<dyn ObjectStore>,
     /// Without the files.

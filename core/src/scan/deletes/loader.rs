@@ -76,10 +76,6 @@ impl DeleteLoader {
     }
 
     async fn load(&self, file: &DeleteFile) -> Result<Arc<PositionsByFile>> {
-        // What is read is held as it is, too, while it becomes positions.
-        let reading = self.memory.new_empty();
-        let bytes = file.range.map_or(file.size, |(_, length)| length);
-        reading.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(engine_error)?;
         let read = self.read(file).await.and_then(|positions| {
             let bytes = positions.iter().map(|(path, positions)| ENTRY_BYTES + path.len() + positions.serialized_size());
             self.memory.try_grow(bytes.sum()).map_err(engine_error)?;
@@ -92,6 +88,13 @@ impl DeleteLoader {
             }
             .with_context("file", file.path.clone())
         })
+    }
+
+    /// For what is held as it is in its file while it becomes positions.
+    fn reserve(&self, bytes: u64) -> Result<MemoryReservation> {
+        let reservation = self.memory.new_empty();
+        reservation.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(engine_error)?;
+        Ok(reservation)
     }
 
     async fn read(&self, file: &DeleteFile) -> Result<PositionsByFile> {
@@ -111,6 +114,7 @@ impl DeleteLoader {
         let end = offset.checked_add(length).filter(|_| length > 0 && length <= MAX_VECTOR_BYTES);
         let end =
             end.ok_or_else(|| Error::data_invalid(format!("a deletion vector of {length} bytes at {offset} is not possible")))?;
+        let _held = self.reserve(length)?;
         let bytes = self.storage.object_store().get_range(&self.storage.path(&file.path)?, offset..end).await?;
         let positions = deletion_vector::decode(&bytes)?;
         if positions.len() != file.record_count {
@@ -121,6 +125,7 @@ impl DeleteLoader {
     }
 
     async fn read_rows(&self, file: &DeleteFile) -> Result<PositionsByFile> {
+        let _held = (file.format == FileFormat::Avro).then(|| self.reserve(file.size)).transpose()?;
         let of = FileRef { what: "position delete file", path: &file.path, size: file.size, format: file.format };
         if let Some(referenced) = &file.referenced {
             // Every row has the same path, so that it need not be read; columns without ids are found by name below.

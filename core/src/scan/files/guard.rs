@@ -68,6 +68,10 @@ impl FileGuard {
     }
 
     fn named(&self, error: Error) -> Error {
+        // Of another file, such as one with deletes.
+        if error.context("file").is_some() {
+            return error;
+        }
         let error = match storage_failure(&error) {
             // Metadata names the file: that it is not there is wrong with the table, and not with the question.
             Some(ErrorKind::NotFound) => Error::data_invalid(format!("{} is missing", self.what)).with_source(error),
@@ -155,6 +159,14 @@ mod tests {
 
     fn generic(source: io::Error) -> object_store::Error {
         object_store::Error::Generic { store: "local", source: Box::new(source) }
+    }
+
+    #[test]
+    fn what_is_told_of_another_file_stays() {
+        let gone = object_store::Error::NotFound { path: "d".into(), source: "gone".into() };
+        let deletes = Error::data_invalid("position delete file is missing").with_source(gone).with_context("file", "d");
+        let error = read(false, Ok(to_engine_error(deletes)));
+        assert_eq!(error.to_string(), "position delete file is missing, file=`d`");
     }
 
     #[test]
