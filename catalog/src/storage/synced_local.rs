@@ -57,7 +57,6 @@ async fn run<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send
 /// Reads a whole file of `size` bytes. The buffer is the caller's and not that of one of the many threads for blocking calls: each
 /// of them would keep memory of its own, which is most of what reading many manifests takes.
 pub(super) async fn read_file(file: std::fs::File, size: u64) -> Result<Bytes> {
-    // A size is from the file system, but the file may change.
     let mut buffer = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     run(move || {
         file.take(size).read_to_end(&mut buffer)?;
