@@ -98,8 +98,19 @@ const COLUMN_METADATA: Type = Type::Struct(&[
     (16, SIZE_STATISTICS),
     (17, Type::Struct(&[(1, Type::Struct(BOUNDING_BOX)), (2, Type::List(&Int))])),
 ]);
-const COLUMN_CHUNK: Type =
-    Type::Struct(&[(1, Binary), (2, Int), (3, COLUMN_METADATA), (4, Int), (5, Int), (6, Int), (7, Int), (9, Binary)]);
+const COLUMN_KEY: Struct = &[(1, Type::List(&Binary)), (2, Binary)];
+const COLUMN_CRYPTO: Struct = &[(1, Type::Struct(NOTHING)), (2, Type::Struct(COLUMN_KEY))];
+const COLUMN_CHUNK: Type = Type::Struct(&[
+    (1, Binary),
+    (2, Int),
+    (3, COLUMN_METADATA),
+    (4, Int),
+    (5, Int),
+    (6, Int),
+    (7, Int),
+    (8, Type::Struct(COLUMN_CRYPTO)),
+    (9, Binary),
+]);
 const SORTING_COLUMN: Type = Type::Struct(&[(1, Int), (2, Bool), (3, Bool)]);
 const ROW_GROUP: Type = Type::Struct(&[
     (1, Type::List(&COLUMN_CHUNK)),
@@ -112,6 +123,8 @@ const ROW_GROUP: Type = Type::Struct(&[
 ]);
 const COLUMN_ORDER: Type = Type::Struct(&[(1, Type::Struct(NOTHING))]);
 
+const AES: Type = Type::Struct(&[(1, Binary), (2, Binary), (3, Bool)]);
+
 /// A file's metadata.
 pub(super) const FOOTER: Struct = &[
     (1, Int),
@@ -121,6 +134,7 @@ pub(super) const FOOTER: Struct = &[
     (5, Type::List(&KEY_VALUE)),
     (6, Binary),
     (7, Type::List(&COLUMN_ORDER)),
+    (8, Type::Struct(&[(1, AES), (2, AES)])),
     (9, Binary),
 ];
 /// The bounds of a column's pages.
@@ -302,6 +316,8 @@ mod tests {
         // Field 15, which nobody knows: a list of one boolean.
         assert!(check(&[0xf9, 0x11, 0x01, 0x00], FOOTER).unwrap_err().to_string().contains("booleans"));
         check(&[0x19, 0x11, 0x01, 0x00], COLUMN_INDEX).unwrap();
+        // Field 8, how a file is encrypted: a boolean where a structure should be, which has no bytes, and is read as one.
+        assert!(check(&[0x8c, 0x11, 0x00, 0x00], FOOTER).unwrap_err().to_string().contains("another type"));
         // Field 65,538, of which the lower bits are 2: a list of numbers where the schema should be.
         assert!(check(&[0x09, 0x84, 0x80, 0x08, 0x15, 0x02, 0x00], FOOTER).unwrap_err().to_string().contains("too large"));
     }
