@@ -3,13 +3,16 @@
 //! * [`conform`]: batches of users in the table's schema, or an error that names the column.
 //! * [`partition`]: batches split by partition values, for all transforms.
 //! * [`parquet_properties`]: Parquet settings by table properties.
-//! * [`rolling`]: Parquet files of the target size, with statistics of our own.
+//! * [`parquet_file`]: one encoded Parquet file, its pages with checksums ([`page_checksums`]).
+//! * [`rolling`]: files of the target size, with statistics of our own.
 //! * [`column_statistics`]: exact bounds, NULL and NaN counts.
 //! * [`position_delete`]: position delete files, one per data file; [`deletion_vectors`]: what format version 3 has instead.
 
 mod column_statistics;
 mod conform;
 mod deletion_vectors;
+mod page_checksums;
+mod parquet_file;
 mod parquet_properties;
 mod partition;
 mod position_delete;

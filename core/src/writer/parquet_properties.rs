@@ -1,9 +1,9 @@
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use iceberg::spec::TableMetadata;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
-use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterPropertiesPtr};
 use parquet::schema::types::ColumnPath;
 use tarndb_catalog::{Error, Result};
 
@@ -16,7 +16,7 @@ const MAX_ROW_GROUP_ROWS: usize = 1024 * 1024;
 ///
 /// # Errors
 /// `InvalidInput`, naming the property and its value, when one cannot be used.
-pub(super) fn writer_options(table: &Table) -> Result<ArrowWriterOptions> {
+pub(super) fn writer_properties(table: &Table) -> Result<WriterPropertiesPtr> {
     let metadata = table.metadata();
     let positive =
         |key: &str| -> Result<Option<usize>> { Ok(properties::get::<NonZeroUsize>(metadata, key)?.map(NonZeroUsize::get)) };
@@ -35,9 +35,7 @@ pub(super) fn writer_options(table: &Table) -> Result<ArrowWriterOptions> {
     if let Some(bytes) = positive(properties::PARQUET_DICT_SIZE_BYTES)? {
         builder = builder.set_dictionary_page_size_limit(bytes);
     }
-    // Nobody reads the table by the Arrow schema that would be embedded in each of its files.
-    let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true);
-    Ok(options.with_properties(bloom_filters(metadata, builder)?.build()))
+    Ok(Arc::new(bloom_filters(metadata, builder)?.build()))
 }
 
 /// Bloom filters for the columns that have them enabled. They shrink to the values that are there when they are written.

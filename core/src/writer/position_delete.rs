@@ -3,13 +3,15 @@ use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
+use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Datum, Struct};
-use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY};
+use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, Result};
 
-use super::parquet_properties::writer_options;
+use super::parquet_file::ParquetFileWriter;
+use super::parquet_properties::writer_properties;
 use crate::manifest::{FILE_PATH_FIELD_ID, POS_FIELD_ID};
 use crate::table::Table;
 use crate::transaction::WrittenFile;
@@ -60,21 +62,22 @@ pub(crate) async fn write_position_deletes(table: &Table, deleted: BTreeMap<Stri
 }
 
 async fn write_one(table: &Table, location: String, path: String, rows: DeletedRows) -> Result<WrittenFile> {
-    let options = writer_options(table)?;
-    let encode = || -> parquet::errors::Result<Vec<u8>> {
+    let properties = writer_properties(table)?;
+    let encode = || -> parquet::errors::Result<Bytes> {
         let schema = delete_schema();
-        let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?;
+        let mut writer = ParquetFileWriter::try_new(Arc::clone(&schema), properties)?;
         let mut positions = rows.positions.iter().map(u64::cast_signed).peekable();
         while positions.peek().is_some() {
             let batch: Int64Array = positions.by_ref().take(BATCH_ROWS).collect();
             let paths = StringArray::from_iter_values(std::iter::repeat_n(&path, batch.len()));
             writer.write(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(paths), Arc::new(batch)])?)?;
         }
-        writer.into_inner()
+        writer.finish()?;
+        Ok(writer.take_encoded())
     };
     let content = encode().map_err(|e| Error::internal("a position delete file could not be written").with_source(e))?;
     let size = content.len() as u64;
-    table.env().storage.write(&location, content.into()).await?;
+    table.env().storage.write(&location, content).await?;
     let bounds = |position: Option<u64>| {
         let position = position.map_or(0, u64::cast_signed);
         HashMap::from([(FILE_PATH_FIELD_ID, Datum::string(&path)), (POS_FIELD_ID, Datum::long(position))])

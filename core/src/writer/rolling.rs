@@ -5,14 +5,15 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Schema, Struct};
 use object_store::buffered::BufWriter;
-use parquet::arrow::AsyncArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::arrow::async_writer::ParquetObjectWriter;
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::properties::WriterPropertiesPtr;
 use tarndb_catalog::{Error, Result, Storage};
+use tokio::io::AsyncWriteExt;
 
 use super::column_statistics::{FileStatistics, StatisticsCollector};
-use super::parquet_properties::writer_options;
+use super::parquet_file::ParquetFileWriter;
+use super::parquet_properties::writer_properties;
 use crate::table::{Table, properties};
 use crate::transaction::WrittenFile;
 
@@ -25,7 +26,7 @@ pub(super) struct RollingWriter {
     partition: Struct,
     folder: String,
     target_bytes: usize,
-    options: ArrowWriterOptions,
+    properties: WriterPropertiesPtr,
     current: Option<OpenFile>,
     files: Vec<WrittenFile>,
     opened: Vec<String>,
@@ -33,21 +34,37 @@ pub(super) struct RollingWriter {
 
 struct OpenFile {
     location: String,
-    writer: AsyncArrowWriter<ParquetObjectWriter>,
+    writer: ParquetFileWriter,
+    upload: BufWriter,
     statistics: StatisticsCollector,
 }
 
-fn write_failure(e: parquet::errors::ParquetError) -> Error {
-    match e {
-        parquet::errors::ParquetError::External(inner) => match inner.downcast::<object_store::Error>() {
-            Ok(storage) => (*storage).into(),
-            Err(inner) => match inner.downcast::<std::io::Error>() {
-                Ok(io) => (*io).into(),
-                Err(inner) => Error::internal("a Parquet file could not be written").with_source(inner),
-            },
-        },
-        other => Error::internal("a Parquet file could not be written").with_source(other),
+impl OpenFile {
+    async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.statistics.add(batch)?;
+        self.writer.write(batch).map_err(encoding_failure)?;
+        self.upload().await
     }
+
+    async fn upload(&mut self) -> Result<()> {
+        let encoded = self.writer.take_encoded();
+        if encoded.is_empty() {
+            return Ok(());
+        }
+        Ok(self.upload.put(encoded).await?)
+    }
+
+    /// Ends the file; it is durable when this returns.
+    async fn finish(&mut self) -> Result<ParquetMetaData> {
+        let footer = self.writer.finish().map_err(encoding_failure)?;
+        self.upload().await?;
+        self.upload.shutdown().await?;
+        Ok(footer)
+    }
+}
+
+fn encoding_failure(e: ParquetError) -> Error {
+    Error::internal("a Parquet file could not be written").with_source(e)
 }
 
 impl RollingWriter {
@@ -67,7 +84,7 @@ impl RollingWriter {
             partition,
             folder: format!("{}/{partition_path}", table.data_folder()),
             target_bytes: properties::get_or(metadata, properties::TARGET_FILE_SIZE_BYTES, 512 * 1024 * 1024)?,
-            options: writer_options(table)?,
+            properties: writer_properties(table)?,
             current: None,
             files: Vec::new(),
             opened: Vec::new(),
@@ -80,16 +97,15 @@ impl RollingWriter {
             None => {
                 let location = format!("{}{}.parquet", self.folder, self.storage.ids().uuid());
                 let path = self.storage.path(&location)?;
-                let upload = ParquetObjectWriter::from_buf_writer(BufWriter::new(self.storage.object_store(), path));
-                let writer = AsyncArrowWriter::try_new_with_options(upload, Arc::clone(&self.arrow), self.options.clone());
+                let upload = BufWriter::new(self.storage.object_store(), path);
+                let writer = ParquetFileWriter::try_new(Arc::clone(&self.arrow), Arc::clone(&self.properties));
                 self.opened.push(location.clone());
                 let statistics = StatisticsCollector::new(Arc::clone(&self.schema));
-                self.current.insert(OpenFile { location, writer: writer.map_err(write_failure)?, statistics })
+                self.current.insert(OpenFile { location, writer: writer.map_err(encoding_failure)?, upload, statistics })
             }
         };
-        file.statistics.add(batch)?;
-        file.writer.write(batch).await.map_err(write_failure)?;
-        if file.writer.bytes_written() + file.writer.in_progress_size() >= self.target_bytes {
+        file.write(batch).await?;
+        if file.writer.encoded_size() >= self.target_bytes {
             self.close_file().await?;
         }
         Ok(())
@@ -100,8 +116,8 @@ impl RollingWriter {
         let Some(mut file) = self.current.take() else {
             return Ok(());
         };
-        let footer = file.writer.finish().await.map_err(write_failure)?;
-        let size = file.writer.bytes_written() as u64;
+        let footer = file.finish().await?;
+        let size = file.writer.encoded_size() as u64;
         let data_file = data_file(file.location, self.partition.clone(), self.spec_id, size, &footer, file.statistics.finish())?;
         self.files.push(WrittenFile { spec_id: self.spec_id, file: data_file });
         Ok(())

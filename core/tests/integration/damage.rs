@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
+use bytes::Bytes;
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
+use parquet::file::metadata::ParquetMetaDataReader;
 use tarndb_core::ErrorKind;
+use tarndb_testkit::naive::lines;
 
 use crate::{rows, run};
 
@@ -81,6 +84,67 @@ async fn every_damaged_file_is_named() {
     }
 }
 
+/// Where the column chunks of a Parquet file lie.
+fn chunks(path: &Path) -> Vec<std::ops::Range<usize>> {
+    let file = Bytes::from(std::fs::read(path).unwrap());
+    let footer = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
+    let ranges = footer.row_groups().iter().flat_map(|group| group.columns()).map(|column| column.byte_range());
+    ranges.map(|(start, length)| usize::try_from(start).unwrap()..usize::try_from(start + length).unwrap()).collect()
+}
+
+/// Whichever byte of the columns of a file of ours changes: it is an error of that file, or every value is as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_byte_is_never_another_value() {
+    for (codec, step) in [("uncompressed", 2), ("zstd", 7)] {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("lake");
+        let lake = tarndb_core::connect(folder.to_str().unwrap()).await.unwrap();
+        run(
+            &lake,
+            &[
+                &format!(
+                    "CREATE TABLE t (id BIGINT, s STRING, d DOUBLE) TBLPROPERTIES ('write.parquet.compression-codec' = '{codec}')"
+                ),
+                "INSERT INTO t SELECT value, 'x' || (value % 7), CASE WHEN value % 5 > 0 THEN value / 8.0 END \
+                 FROM generate_series(1, 60) AS g(value)",
+                "DELETE FROM t WHERE id % 9 = 5",
+            ],
+        )
+        .await;
+        let table = lake.table("t").await.unwrap().location().trim_start_matches("file://").to_string();
+        let select = format!("SELECT * FROM iceberg_scan('{table}') WHERE id > 0 ORDER BY id");
+        let whole = lines(&rows(&lake, &select).await.unwrap());
+        let mut all = Vec::new();
+        files(Path::new(&table), &mut all);
+        let (mut errors, mut same) = (0, 0);
+        for path in all.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "parquet")) {
+            let content = std::fs::read(&path).unwrap();
+            let file = path.file_name().unwrap().to_str().unwrap();
+            for at in chunks(&path).into_iter().flatten().step_by(step) {
+                let mut changed = content.clone();
+                changed[at] ^= 1 << (at % 8);
+                std::fs::write(&path, changed).unwrap();
+                // A lake of its own, for files are cached by their names.
+                let lake = tarndb_core::connect("memory://").await.unwrap();
+                match rows(&lake, &select).await {
+                    Ok(found) => {
+                        assert_eq!(lines(&found), whole, "{codec}: byte {at} of {file}");
+                        same += 1;
+                    }
+                    Err(error) => {
+                        assert!(error.to_string().contains(file), "{codec}: byte {at} of {file}: {error}");
+                        assert_eq!(error.kind(), ErrorKind::DataInvalid, "{codec}: byte {at} of {file}: {error:?}");
+                        errors += 1;
+                    }
+                }
+            }
+            std::fs::write(&path, content).unwrap();
+        }
+        // What has no effect: paths in delete files that the manifest names, and what of a header is not looked at.
+        assert!(errors > 2 * same, "{codec}: {errors} errors, {same} without effect");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_cannot_point_outside_the_lake() {
     let folder = tempfile::tempdir().unwrap();
@@ -153,7 +217,7 @@ async fn columns_of_unknown_types_are_named_and_the_others_read() {
         assert!(error.to_string().contains("`v`") && error.to_string().contains("variant"), "{statement}: {error}");
     }
     let described = rows(&lake, "DESCRIBE t").await.unwrap();
-    assert!(tarndb_testkit::naive::lines(&described).iter().any(|line| line.starts_with("v|variant|")));
+    assert!(lines(&described).iter().any(|line| line.starts_with("v|variant|")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

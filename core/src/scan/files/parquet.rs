@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema as ArrowSchema, TimeUnit};
 use datafusion::datasource::physical_plan::parquet::Int96Coercer;
+use futures::stream::{self, BoxStream, Stream};
 use futures::{StreamExt, TryStreamExt};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::ParquetObjectReader;
@@ -41,9 +43,31 @@ pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_
     let schema = schema.project(&roots).map_err(|e| Error::internal("a projection of a file does not fit").with_source(e))?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
     let mut builder = builder.with_projection(mask).with_batch_size(wanted.batch_size);
+    let mut expected = rows;
     if let Some(deleted) = wanted.deleted.filter(|deleted| !deleted.is_empty()) {
-        builder = builder.with_row_selection(RowSelection::from(selectors(deleted, 0, rows)));
+        let selectors = selectors(deleted, 0, rows);
+        expected = selectors.iter().filter(|run| !run.skip).map(|run| run.row_count as u64).sum();
+        builder = builder.with_row_selection(RowSelection::from(selectors));
     }
-    let batches = builder.build().map_err(|e| unreadable(what, e))?;
-    Ok(FileRows { schema: Arc::new(schema), batches: batches.map_err(move |e| unreadable(what, e)).boxed() })
+    let batches = builder.build().map_err(|e| unreadable(what, e))?.map_err(move |e| unreadable(what, e)).boxed();
+    Ok(FileRows { schema: Arc::new(schema), batches: counted(batches, expected, what).boxed() })
+}
+
+/// As many rows as expected, or an error at the end: the headers of pages have no checksums, and pages with fewer values than they
+/// had would be fewer rows.
+fn counted(
+    batches: BoxStream<'static, Result<RecordBatch>>,
+    expected: u64,
+    what: &'static str,
+) -> impl Stream<Item = Result<RecordBatch>> {
+    stream::try_unfold((batches, 0), move |(mut batches, read)| async move {
+        match batches.try_next().await? {
+            Some(batch) => {
+                let read = read + batch.num_rows() as u64;
+                Ok(Some((batch, (batches, read))))
+            }
+            None if read == expected => Ok(None),
+            None => Err(Error::data_invalid(format!("{what} is damaged: {read} rows were read of {expected}"))),
+        }
+    })
 }
