@@ -92,7 +92,7 @@ fn chunks(path: &Path) -> Vec<std::ops::Range<usize>> {
     ranges.map(|(start, length)| usize::try_from(start).unwrap()..usize::try_from(start + length).unwrap()).collect()
 }
 
-/// Whichever byte of the columns of a file of ours changes: it is an error of that file, or every value is as it was.
+/// Bytes of the columns of a file of ours change: it is an error of that file, or every value is as it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_byte_is_never_another_value() {
     for (codec, step) in [("uncompressed", 2), ("zstd", 7)] {

@@ -31,7 +31,7 @@ pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_
     let metadata = options.and_then(|options| ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options));
     let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata.map_err(|e| unreadable(what, e))?);
 
-    let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let rows = builder.metadata().row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).sum();
     // Without the virtual column, which is no column by its place either.
     let own = builder.parquet_schema().root_schema().get_fields().len();
     let schema = Arc::new(ArrowSchema::new(builder.schema().fields().iter().take(own).cloned().collect::<Vec<_>>()));
