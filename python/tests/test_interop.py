@@ -103,6 +103,28 @@ def test_ours_read_by_others(tmp_path, partition_by):
     assert duckdb_rows(table.metadata_location) == ours
 
 
+@pytest.mark.parametrize("codec", ["zstd", "snappy", "gzip", "uncompressed"])
+def test_page_checksums_are_those_of_arrow(tmp_path, codec):
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    table = lake.create_table("t", SCHEMA, properties={"write.parquet.compression-codec": codec})
+    table.append(rows(60))
+    table.delete("id % 7 = 3")
+    ours = normal(lake.table("t").scan().arrow())
+    read = lambda path: pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read()
+    data, deletes = sorted((tmp_path / "lake").rglob("*.parquet"), key=lambda path: path.name.endswith("-deletes.parquet"))
+    gone = read(deletes)["pos"].to_pylist()
+    assert [row for place, row in enumerate(normal(read(data))) if place not in gone] == ours
+    column = pyarrow.parquet.ParquetFile(data).metadata.row_group(0).column(11)
+    content = bytearray(data.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start + column.total_compressed_size - 1] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(OSError, match="(?i)checksum|crc"):
+        read(data)
+    with pytest.raises(tarndb.DataInvalidError, match=data.name):
+        tarndb.connect(str(tmp_path / "lake")).sql("SELECT s FROM t").arrow()
+
+
 @pytest.mark.parametrize("partition_by", [[], ["bucket(3, id)", "b"]], ids=["none", "partitioned"])
 def test_version_3_read_by_others(tmp_path, partition_by):
     lake = tarndb.connect(str(tmp_path / "lake"))
