@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
@@ -7,7 +8,7 @@ use crate::{Lakehouse, QueryResult, Result};
 /// Statements that another crate adds to a lake's SQL, and work that it does in the background: the metadata index plugs
 /// in here.
 #[async_trait]
-pub trait Extension: Debug + Send + Sync {
+pub trait Extension: Any + Debug + Send + Sync {
     /// A short name, for messages.
     fn name(&self) -> &'static str;
 

@@ -4,10 +4,11 @@ mod builder;
 mod result;
 mod tables;
 
+use std::any::Any;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use datafusion::common::ParamValues;
 use datafusion::prelude::SessionContext;
@@ -27,6 +28,23 @@ use crate::table::{Environment, Table};
 /// An open lake. Clones share everything; the lake stays open until the last is dropped.
 #[derive(Clone)]
 pub struct Lakehouse(Arc<Inner>);
+
+/// A lake that this does not keep open: what works in the background has it.
+#[derive(Clone)]
+pub struct WeakLakehouse(Weak<Inner>);
+
+impl WeakLakehouse {
+    /// The lake, unless it was dropped.
+    pub fn upgrade(&self) -> Option<Lakehouse> {
+        self.0.upgrade().map(Lakehouse)
+    }
+}
+
+impl fmt::Debug for WeakLakehouse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakLakehouse").finish_non_exhaustive()
+    }
+}
 
 struct Inner {
     env: Arc<Environment>,
@@ -53,6 +71,11 @@ impl Lakehouse {
         let env = Arc::new(env);
         let context = query::session_context(&env)?;
         Ok(Self(Arc::new(Inner { env, context, extensions, process_id: std::process::id(), closed: AtomicBool::new(false) })))
+    }
+
+    /// The lake for someone who does not keep it open.
+    pub fn downgrade(&self) -> WeakLakehouse {
+        WeakLakehouse(Arc::downgrade(&self.0))
     }
 
     /// Runs one SQL statement: DataFusion's SQL and tarndb's statements on top of it.
@@ -156,10 +179,16 @@ impl Lakehouse {
     /// Waits for background work to end. Using the lake afterwards, or a clone of it, is `InvalidInput`; results that are
     /// being read can be read to their end.
     pub async fn close(&self) {
-        self.0.closed.store(true, Ordering::SeqCst);
+        // While the lake can still be used: what is under way ends in commits.
         for extension in &self.0.extensions {
             extension.close().await;
         }
+        self.0.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// The extension of this type, if the lake was opened with one.
+    pub fn extension<E: Extension>(&self) -> Option<&E> {
+        self.0.extensions.iter().find_map(|extension| (extension.as_ref() as &dyn Any).downcast_ref())
     }
 
     pub(crate) fn env(&self) -> &Arc<Environment> {

@@ -1,5 +1,6 @@
 //! Verbs on tables, for bindings: the same as the SQL statements.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -12,7 +13,7 @@ use iceberg::TableIdent;
 use tarndb_catalog::{Error, ErrorKind, Result};
 
 use super::{Lakehouse, QueryResult};
-use crate::query::{self, NewTable};
+use crate::query::{self, NewTable, RowChange};
 use crate::table::Table;
 use crate::transaction::{Append, Caller, Transaction, WrittenFile};
 use crate::writer::{Matching, conform, write_rows};
@@ -125,7 +126,27 @@ impl Lakehouse {
         predicate: Option<&str>,
         limit: Option<usize>,
     ) -> Result<QueryResult> {
-        query::scan_table(self, table, columns, predicate, limit).boxed().await
+        query::scan_table(self, table, columns, predicate, limit, HashSet::new()).boxed().await
+    }
+
+    /// Reads columns of a table, metadata columns such as `_file` and `_pos` among them, but for the rows of some data files. Who
+    /// follows a table reads so what is new in it.
+    ///
+    /// # Errors
+    /// As [`Lakehouse::scan`].
+    pub async fn scan_other_files(&self, table: &Table, columns: &[String], skip: HashSet<String>) -> Result<QueryResult> {
+        query::scan_table(self, table, Some(columns), None, None, skip).boxed().await
+    }
+
+    /// Commits rows that come into a table and rows that leave it, together. `table` is the state in which their positions are;
+    /// returns the state after the commit.
+    ///
+    /// # Errors
+    /// `CommitConflict` when anyone added rows to the table since, compacted it, or deleted other rows of the same files: look at the
+    /// table again then; `CommitStateUnknown`; `InvalidInput` when rows do not fit.
+    pub async fn change_rows(&self, table: &Table, change: RowChange) -> Result<Table> {
+        self.check_open()?;
+        query::change_rows(self, table, change).boxed().await
     }
 
     /// A table of someone else, which no catalog needs to know, at the version that is current now: by the path of its folder,

@@ -27,7 +27,7 @@ use crate::lakehouse::{DeleteResult, Lakehouse, QueryResult};
 use crate::manifest::Count;
 use crate::scan::{DeleteLoader, Pruner, ScanTask, plan as plan_scan};
 use crate::table::{Table, engine_schema, properties};
-use crate::transaction::{Backoff, Caller, DeleteFiles, RowDelta, Transaction, met_another_writer};
+use crate::transaction::{Backoff, Caller, DeleteFiles, RowDelta, Transaction, WrittenFile, met_another_writer};
 use crate::writer::{DeletedRows, write_deletion_vectors, write_position_deletes};
 
 /// `DELETE FROM t [WHERE …]`, merge-on-read.
@@ -279,6 +279,52 @@ fn collect(batch: &RecordBatch, found: &mut BTreeMap<String, RoaringTreemap>) ->
     Ok(())
 }
 
+/// What leaves a table.
+pub(super) struct Leaving {
+    /// Rows, by data file.
+    pub(super) rows: BTreeMap<String, DeletedRows>,
+    /// Data files of which no row is left.
+    pub(super) files: HashSet<String>,
+}
+
+/// Live rows, by data file and position, as what leaves the table; with those of the same files that were deleted before, when they
+/// are `merged`.
+pub(super) async fn leaving(
+    table: &Table,
+    loader: &DeleteLoader,
+    found: BTreeMap<String, RoaringTreemap>,
+    merged: bool,
+) -> Result<Leaving> {
+    let mut leaving = Leaving { rows: BTreeMap::new(), files: HashSet::new() };
+    if found.is_empty() {
+        return Ok(leaving);
+    }
+    let schema = engine_schema(table.schema())?;
+    let (tasks, _) = plan_scan(table, &Pruner::new(Arc::clone(table.schema()), schema, &[])?, None).await?;
+    let mut tasks: BTreeMap<String, ScanTask> = tasks.into_iter().map(|task| (task.path.clone(), task)).collect();
+    for (path, mut positions) in found {
+        let unknown = || Error::internal("rows of an unknown file are to be deleted").with_context("file", path.clone());
+        let task = tasks.remove(&path).ok_or_else(unknown)?;
+        if merged {
+            positions |= loader.positions(&task).await?.as_ref();
+        }
+        if task.has_known_rows() && (merged || task.is_whole()) && positions.len() == task.record_count {
+            leaving.files.insert(path);
+        } else {
+            leaving.rows.insert(path, DeletedRows { spec_id: task.spec_id, partition: task.partition, positions });
+        }
+    }
+    Ok(leaving)
+}
+
+/// Delete files of the kind that the table's format version has.
+pub(super) async fn write_deletes(table: &Table, deleted: BTreeMap<String, DeletedRows>) -> Result<Vec<WrittenFile>> {
+    match table.metadata().format_version() {
+        FormatVersion::V3 => write_deletion_vectors(table, deleted).await,
+        _ => write_position_deletes(table, deleted).await,
+    }
+}
+
 async fn commit(
     lake: &Lakehouse,
     table: &Table,
@@ -293,26 +339,11 @@ async fn commit(
         rows += task.record_count.saturating_sub(loader.positions(&task).await?.len());
         removed.insert(task.path);
     }
-    let mut deleted: BTreeMap<String, DeletedRows> = BTreeMap::new();
     let is_v3 = table.metadata().format_version() == FormatVersion::V3;
-    if !found.is_empty() {
-        let schema = engine_schema(table.schema())?;
-        let (tasks, _) = plan_scan(table, &Pruner::new(Arc::clone(table.schema()), schema, &[])?, None).await?;
-        let mut tasks: BTreeMap<String, ScanTask> = tasks.into_iter().map(|task| (task.path.clone(), task)).collect();
-        for (path, positions) in found {
-            let task = tasks.remove(&path).ok_or_else(|| Error::internal("a DELETE found rows in an unknown file"))?;
-            if task.is_whole() && positions.len() == task.record_count {
-                removed.insert(path);
-            } else {
-                let mut positions = positions;
-                if is_v3 {
-                    // The vector takes the place of all deletes of the file.
-                    positions |= loader.positions(&task).await?.as_ref();
-                }
-                deleted.insert(path, DeletedRows { spec_id: task.spec_id, partition: task.partition, positions });
-            }
-        }
-    }
+    // A vector takes the place of all deletes of its file.
+    let leaving = leaving(table, &loader, found, is_v3).await?;
+    removed.extend(leaving.files);
+    let deleted = leaving.rows;
     let result = DeleteResult { rows, removed_data_files: removed.len() as u64, added_delete_files: deleted.len() as u64 };
     if removed.is_empty() && deleted.is_empty() {
         return Ok(result);
@@ -323,9 +354,7 @@ async fn commit(
         return Ok(result);
     }
     let referenced: HashSet<String> = deleted.keys().cloned().collect();
-    let files =
-        if is_v3 { write_deletion_vectors(table, deleted).await? } else { write_position_deletes(table, deleted).await? };
-    let mut action = RowDelta::new(table, files, referenced, removed);
+    let mut action = RowDelta::new(table, write_deletes(table, deleted).await?, referenced, removed);
     if isolation_is_serializable(table)? {
         action = action.with_serializable(conflict_filter(lake, table, condition.as_ref())?);
     }

@@ -11,6 +11,7 @@
 mod alter_table;
 mod blocking;
 mod catalog_provider;
+mod change_rows;
 mod coercion;
 mod create_table;
 mod deep;
@@ -38,10 +39,12 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::parser::Statement as EngineStatement;
 use tarndb_catalog::{Error, Result};
 
+pub use change_rows::RowChange;
+pub(crate) use change_rows::change_rows;
 pub(crate) use create_table::{NewTable, create_table, create_table_from};
 pub(crate) use delete::delete_where;
 pub(crate) use drop::drop_table;
-pub use parse::{ends_statement, split_statements};
+pub use parse::{Tokens, ends_statement, split_statements};
 pub(crate) use parse::{parse_namespace, parse_table_name};
 pub(crate) use scan_table::{physical_predicate, scan_table};
 pub(crate) use session::session_context;

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::{DFSchema, TableReference};
@@ -15,19 +16,21 @@ use crate::lakehouse::{Lakehouse, QueryResult};
 use crate::scan::MetadataColumns;
 use crate::table::{Table, engine_schema};
 
-/// Reads one state of a table.
+/// Reads one state of a table, but for the rows of the data files `skip`.
 pub(crate) async fn scan_table(
     lake: &Lakehouse,
     table: &Table,
     columns: Option<&[String]>,
     predicate: Option<&str>,
     limit: Option<usize>,
+    skip: HashSet<String>,
 ) -> Result<QueryResult> {
     let scan = async {
         let in_columns = |name: &str| columns.is_some_and(|columns| columns.iter().any(|column| column == name));
         let in_predicate = |name: &str| predicate.is_some_and(|predicate| predicate.to_lowercase().contains(name));
         let metadata = MetadataColumns::all(table, |column| in_columns(column.name()) || in_predicate(column.name()))?;
         let provider = IcebergTableProvider::try_new(table.clone())?.with_metadata_columns(metadata);
+        provider.skip_files(skip);
         let own = Arc::clone(provider.columns());
         let names: Vec<&str> = match columns {
             Some(columns) => columns.iter().map(String::as_str).collect(),
@@ -35,8 +38,8 @@ pub(crate) async fn scan_table(
         };
         let provider = provider_as_source(Arc::new(provider));
         let name = TableReference::bare(table.ident().name());
-        let plan = LogicalPlanBuilder::scan(name, provider, None).and_then(LogicalPlanBuilder::build).map_err(engine_error)?;
-        let mut frame = DataFrame::new(session::statement_state(lake), plan);
+        let scan = LogicalPlanBuilder::scan(name, provider, None).and_then(LogicalPlanBuilder::build).map_err(engine_error)?;
+        let mut frame = DataFrame::new(session::statement_state(lake), scan);
         if let Some(predicate) = predicate {
             let expr = frame.parse_sql_expr(&parse::expression(predicate)?).map_err(engine_error)?;
             frame = frame.filter(expr).map_err(engine_error)?;

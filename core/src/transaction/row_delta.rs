@@ -1,6 +1,7 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
+use iceberg::TableUpdate;
 use iceberg::spec::{FormatVersion, Operation};
 use tarndb_catalog::{Error, ErrorKind, Result};
 
@@ -13,20 +14,25 @@ use crate::table::Table;
 /// Decides whether a data file that someone else added could hold rows that the change is about.
 pub(crate) type ConflictFilter = Box<dyn Fn(&crate::manifest::ManifestColumns, usize, &Entry) -> bool + Send + Sync>;
 
-/// Adds position delete files and removes whole data files in one snapshot: a merge-on-read `DELETE`.
+/// Adds position delete files and removes whole data files in one snapshot: a merge-on-read `DELETE`; and data files, when rows
+/// take the place of others.
 ///
 /// In tables of format version 3 the deletes are deletion vectors, of which a data file has one: it takes the place of the
-/// data file's older deletes, and has their positions in it.
+/// data file's older deletes, and has their positions in it. Elsewhere they may do so too.
 ///
 /// Conflicts with commits that removed a data file which the deletes are about (a compaction, another delete), and,
-/// under serializable isolation, with commits that added rows which the delete would have had to see; and, with deletion
-/// vectors, with commits that deleted other rows of the same data file.
+/// under serializable isolation, with commits that added rows which the delete would have had to see; and, where older deletes are
+/// replaced, with commits that deleted other rows of the same data file.
 pub(crate) struct RowDelta {
     producer: SnapshotProducer,
     referenced: HashSet<String>,
     /// By which the deletes were written.
     version: FormatVersion,
     start_snapshot_id: Option<i64>,
+    /// Whether older deletes of the data files go.
+    supersedes: bool,
+    /// Set with the snapshot.
+    properties: HashMap<String, String>,
     added_rows_conflict: Option<ConflictFilter>,
 }
 
@@ -40,17 +46,42 @@ impl RowDelta {
     /// `referenced` are the data files that `deletes` are about.
     pub(crate) fn new(table: &Table, deletes: Vec<WrittenFile>, referenced: HashSet<String>, removed: HashSet<String>) -> Self {
         let operation = if deletes.is_empty() { Operation::Delete } else { Operation::Overwrite };
-        let superseded = match table.metadata().format_version() {
-            FormatVersion::V3 => referenced.clone(),
-            _ => HashSet::new(),
+        let change = SnapshotChange { added_deletes: deletes, removed_data: removed, ..SnapshotChange::new(operation) };
+        let supersedes = table.metadata().format_version() == FormatVersion::V3;
+        Self::of(table, change, referenced, supersedes)
+    }
+
+    /// Adds rows, too, and sets table properties; and the deletes have the positions of all older ones of their data files, whose
+    /// place they take.
+    pub(crate) fn replacing(
+        table: &Table,
+        added: Vec<WrittenFile>,
+        deletes: Vec<WrittenFile>,
+        referenced: HashSet<String>,
+        removed: HashSet<String>,
+        properties: HashMap<String, String>,
+    ) -> Self {
+        let operation = match (added.is_empty(), deletes.is_empty() && removed.is_empty()) {
+            (_, true) => Operation::Append,
+            (true, false) => Operation::Delete,
+            (false, false) => Operation::Overwrite,
         };
         let change =
-            SnapshotChange { added_deletes: deletes, removed_data: removed, superseded, ..SnapshotChange::new(operation) };
+            SnapshotChange { added_data: added, added_deletes: deletes, removed_data: removed, ..SnapshotChange::new(operation) };
+        Self { properties, ..Self::of(table, change, referenced, true) }
+    }
+
+    fn of(table: &Table, mut change: SnapshotChange, referenced: HashSet<String>, supersedes: bool) -> Self {
+        if supersedes {
+            change.superseded.clone_from(&referenced);
+        }
         Self {
             start_snapshot_id: table.snapshot().map(|s| s.snapshot_id()),
             producer: SnapshotProducer::new(table, change),
             referenced,
             version: table.metadata().format_version(),
+            supersedes,
+            properties: HashMap::new(),
             added_rows_conflict: None,
         }
     }
@@ -73,7 +104,7 @@ impl Action for RowDelta {
             return Err(Error::new(ErrorKind::CommitConflict, "another writer removed a file whose rows were to be deleted")
                 .with_context("file", path.clone()));
         }
-        if self.version == FormatVersion::V3 {
+        if self.supersedes {
             for (columns, row) in &changes.added_deletes {
                 let path = crate::scan::single_data_file(columns, *row);
                 if let Some(path) = path.filter(|path| self.referenced.contains(*path)) {
@@ -96,7 +127,11 @@ impl Action for RowDelta {
     }
 
     async fn apply(&mut self, attempt: &mut Attempt<'_>) -> Result<()> {
-        self.producer.apply(attempt).await
+        self.producer.apply(attempt).await?;
+        if !self.properties.is_empty() {
+            attempt.updates.push(TableUpdate::SetProperties { updates: self.properties.clone() });
+        }
+        Ok(())
     }
 
     fn producer(&self) -> Option<&SnapshotProducer> {

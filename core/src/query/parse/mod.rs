@@ -24,8 +24,7 @@ pub(super) use create_table::{CreateTable, PartitionField, parse_transform};
 pub(super) use exact::number_as_text;
 pub(super) use names::{normalize, table_ident};
 pub(crate) use names::{parse_namespace, parse_table_name};
-use tokens::Tokens;
-pub use tokens::{ends_statement, split_statements};
+pub use tokens::{Tokens, ends_statement, split_statements};
 
 use iceberg::{NamespaceIdent, TableIdent};
 

@@ -12,9 +12,9 @@ use super::{depth, distinct, names, wrong};
 use crate::query::relation::{self, Suffix};
 use crate::table::Version;
 
-/// A statement's tokens, without white space, and a place among them.
+/// A statement's tokens, without white space, and a place among them: for statements of tarndb's own, and of extensions.
 #[derive(Debug, Clone)]
-pub(super) struct Tokens {
+pub struct Tokens {
     tokens: Vec<TokenWithSpan>,
     next: usize,
 }
@@ -70,7 +70,11 @@ fn offset(sql: &str, location: sqlparser::tokenizer::Location) -> Option<usize> 
 }
 
 impl Tokens {
-    pub(super) fn new(sql: &str) -> Result<Self> {
+    /// Those of one statement; a semicolon at the end is left out by [`Tokens::trim_semicolons`].
+    ///
+    /// # Errors
+    /// `InvalidInput` for text that cannot be tokenised, such as an open quote.
+    pub fn new(sql: &str) -> Result<Self> {
         let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(wrong)?;
         let tokens = tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
         Ok(Self { tokens: distinct::with_parentheses(tokens), next: 0 })
@@ -80,13 +84,15 @@ impl Tokens {
         depth::depth(&self.tokens)
     }
 
-    pub(super) fn trim_semicolons(&mut self) {
+    /// Leaves out semicolons at the end.
+    pub fn trim_semicolons(&mut self) {
         while self.tokens.last().is_some_and(|t| t.token == Token::SemiColon) {
             self.tokens.pop();
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
         self.next >= self.tokens.len()
     }
 
@@ -105,12 +111,19 @@ impl Tokens {
     }
 
     /// Takes these words when they come next.
-    pub(super) fn accept(&mut self, words: &[&str]) -> bool {
+    pub fn accept(&mut self, words: &[&str]) -> bool {
         let all = words.iter().enumerate().all(|(ahead, word)| self.is_word(ahead, word));
         if all {
             self.next += words.len();
         }
         all
+    }
+
+    /// Takes a symbol, such as `(`, `,` or `=>`, when it comes next.
+    pub fn accept_symbol(&mut self, symbol: &str) -> bool {
+        let is_next = self.peek(0).is_some_and(|token| !matches!(token, Token::Word(_)) && token.to_string() == symbol);
+        self.next += usize::from(is_next);
+        is_next
     }
 
     pub(super) fn accept_token(&mut self, token: &Token) -> bool {
@@ -126,14 +139,18 @@ impl Tokens {
     }
 
     /// An error that says what should have come, what comes, and where.
-    pub(super) fn expected(&self, what: &str) -> Error {
+    pub fn expected(&self, what: &str) -> Error {
         match self.tokens.get(self.next) {
             Some(found) => wrong(format!("expected {what}, found `{}`{}", found.token, found.span.start)),
             None => wrong(format!("expected {what}, found the end")),
         }
     }
 
-    pub(super) fn end(&self) -> Result<()> {
+    /// Nothing is left, or an error.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming what is left.
+    pub fn end(&self) -> Result<()> {
         if self.is_empty() { Ok(()) } else { Err(self.expected("the end of the statement")) }
     }
 
@@ -154,6 +171,14 @@ impl Tokens {
             }
             _ => Err(self.expected("a name")),
         }
+    }
+
+    /// A name of one part, in lower case unless it is quoted.
+    ///
+    /// # Errors
+    /// `InvalidInput` when something else comes.
+    pub fn name(&mut self) -> Result<String> {
+        Ok(names::normalize(&self.word()?))
     }
 
     pub(super) fn object_name(&mut self) -> Result<ObjectName> {
@@ -186,7 +211,11 @@ impl Tokens {
         }
     }
 
-    pub(super) fn string(&mut self) -> Result<String> {
+    /// A text in single quotes.
+    ///
+    /// # Errors
+    /// `InvalidInput` when something else comes.
+    pub fn string(&mut self) -> Result<String> {
         match self.peek(0) {
             Some(Token::SingleQuotedString(text)) => {
                 let text = text.clone();
