@@ -161,6 +161,33 @@ print(*connection.sql(f"SELECT count(*), sum(l_orderkey) FROM iceberg_scan('{met
     for name, found in [("tarndb", tarndb), ("PyIceberg", pyiceberg), ("DuckDB", duckdb)]:
         if found != expected:
             sys.exit(f"demo: {name} says {found}, expected {expected}")
+
+    title("6. A metadata index: the files of a folder as tables that follow it")
+    docs = folder / "docs"
+    (docs / "img").mkdir(parents=True)
+    for number in range(3):
+        (docs / "img" / f"{number}.png").write_bytes(bytes(1000 * number))
+    shell.run(f"CREATE METADATA INDEX docs ON '{docs}'")
+    shell.run("SELECT key, size FROM docs.inventory WHERE key LIKE 'img/%' ORDER BY key")
+    followed = python_part(arguments.python, """
+import os, time, tarndb
+lake = tarndb.connect("./lake")
+index = lake.metadata_index("docs")
+index.start()
+os.rename("docs/img/1.png", "docs/img/one.png")
+os.remove("docs/img/2.png")
+written = open("docs/new.txt", "w").write("hello")
+start = time.monotonic()
+while index.status()["changes"] < 4 and time.monotonic() < start + 60: time.sleep(0.01)
+
+print(f"four changes were in the tables after {time.monotonic() - start:.2f} s")
+lake.close()
+print(*[key for key, in tarndb.connect("./lake").sql("SELECT key FROM docs.inventory ORDER BY key").fetchall()])
+""", lake)
+    shell.run("SELECT key, record_type, size FROM docs.journal ORDER BY sequence_number")
+    shell.run("SHOW METADATA INDEXES")
+    if followed != "img/0.png img/one.png new.txt":
+        sys.exit(f"demo: the inventory has {followed}")
     print("\nThe demo is done: all three agree.", flush=True)
     if not os.environ.get("KEEP"):
         shutil.rmtree(data)

@@ -2,10 +2,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
-use tarndb::{Error, Lakehouse, Version};
+use tarndb::{Error, Lakehouse, MetadataIndexes, Version};
 
 use crate::error::to_py;
 use crate::input;
+use crate::metadata_index::PyMetadataIndex;
 use crate::not_offered;
 use crate::result::PyResultSet;
 use crate::runtime::wait;
@@ -55,15 +56,7 @@ pub(crate) struct PyLakehouse {
 }
 
 /// Methods to come.
-const PLANNED: [&str; 7] = [
-    "create_metadata_index",
-    "maintain",
-    "maintenance_status",
-    "metadata_index",
-    "start_maintenance",
-    "stop_maintenance",
-    "transaction",
-];
+const PLANNED: [&str; 5] = ["maintain", "maintenance_status", "start_maintenance", "stop_maintenance", "transaction"];
 
 #[pymethods]
 impl PyLakehouse {
@@ -138,6 +131,26 @@ impl PyLakehouse {
         let table = PyTarnTable::new(self.lake.clone(), name.to_string(), version);
         table.check(py)?;
         Ok(table)
+    }
+
+    #[pyo3(signature = (name, source, events=None, extract=None))]
+    fn create_metadata_index(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        source: &str,
+        events: Option<&str>,
+        extract: Option<Vec<String>>,
+    ) -> PyResult<PyMetadataIndex> {
+        if events.is_some() || extract.is_some_and(|extract| !extract.is_empty()) {
+            let message = "events and extract are not supported yet: folders are followed without";
+            return Err(to_py(&Error::unsupported(message)));
+        }
+        wait(py, self.lake.create_metadata_index(name, source)).map(PyMetadataIndex::new)
+    }
+
+    fn metadata_index(&self, py: Python<'_>, name: &str) -> PyResult<PyMetadataIndex> {
+        wait(py, self.lake.metadata_index(name)).map(PyMetadataIndex::new)
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {

@@ -4,6 +4,7 @@
 mod error;
 mod input;
 mod lakehouse;
+mod metadata_index;
 mod not_offered;
 mod result;
 mod runtime;
@@ -19,6 +20,7 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<lakehouse::PyLakehouse>()?;
     module.add_class::<table::PyTarnTable>()?;
+    module.add_class::<metadata_index::PyMetadataIndex>()?;
     module.add_class::<result::PyResultSet>()?;
     module.add_function(wrap_pyfunction!(lakehouse::connect, module)?)?;
     module.add_function(wrap_pyfunction!(lakehouse::read_iceberg, module)?)?;

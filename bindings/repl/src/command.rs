@@ -60,7 +60,10 @@ pub(crate) async fn run(shell: &mut Shell, line: &str) -> Result<Next, Failure> 
             other => return Err(Error::invalid_input(format!("`.timer {other}`: use on or off")).into()),
         },
         ".read" => Box::pin(shell.run_file(needed()?)).await?,
-        ".open" => shell.lake = tarndb::connect(needed()?).await?,
+        ".open" => {
+            let lake = tarndb::connect(needed()?).await?;
+            std::mem::replace(&mut shell.lake, lake).close().await;
+        }
         ".quit" | ".exit" => return Ok(Next::Quit),
         ".maintain" => return Err(Error::unsupported(".maintain is not supported yet: use OPTIMIZE and VACUUM").into()),
         other => return Err(Error::invalid_input(format!("`{other}` is not a command: see .help")).into()),

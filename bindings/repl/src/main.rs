@@ -111,6 +111,13 @@ fn report(message: &str) {
 async fn start(arguments: Arguments) -> Result<(), Failure> {
     let lake: Lakehouse = tarndb::connect(arguments.location.as_deref().unwrap_or("memory://")).await?;
     let mut shell = Shell::new(lake, arguments.format, arguments.timer);
+    let done = run(&mut shell, &arguments).await;
+    // What works in the background ends what it has under way.
+    shell.lake.close().await;
+    done
+}
+
+async fn run(shell: &mut Shell, arguments: &Arguments) -> Result<(), Failure> {
     for setting in &arguments.settings {
         let Some((key, value)) = setting.split_once('=') else {
             return Err(Error::invalid_input(format!("`--set {setting}` is not of the form key=value")).into());
@@ -119,7 +126,7 @@ async fn start(arguments: Arguments) -> Result<(), Failure> {
     }
     if arguments.commands.is_empty() && arguments.files.is_empty() {
         if std::io::stdin().is_terminal() {
-            return prompt::run(&mut shell).await;
+            return prompt::run(shell).await;
         }
         let text = std::io::read_to_string(std::io::stdin())?;
         return shell.run(&text).await;

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 pub use tarndb_core::*;
-pub use tarndb_metadata_indexer::MetadataIndexer;
+pub use tarndb_metadata_indexer::{IndexState, IndexStatus, MetadataIndex, MetadataIndexer, MetadataIndexes, Synced};
 
 /// Opens the lake at `url`, and creates it when there is none, with all that this package offers: see
 /// [`tarndb_core::connect`] for the locations.
@@ -26,7 +26,7 @@ pub use tarndb_metadata_indexer::MetadataIndexer;
 /// `Unsupported` for other locations; `Unavailable` when the folder cannot be used; `DataInvalid` when its catalog is
 /// damaged.
 pub async fn connect(url: &str) -> Result<Lakehouse> {
-    Lakehouse::builder(url).with_extension(Arc::new(MetadataIndexer)).build().await
+    Lakehouse::builder(url).with_extension(Arc::new(MetadataIndexer::default())).build().await
 }
 
 /// Runs the examples of the README.

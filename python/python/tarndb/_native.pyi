@@ -42,11 +42,32 @@ class Lakehouse:
         """Creates a table with the columns of an Arrow schema, or of Arrow data or a list of dicts, which it then holds."""
     def table(self, name: str, version: int | str | None = None, timestamp: datetime | str | None = None) -> Table:
         """A table now, or as a snapshot id, a branch or tag, or a time says."""
+    def create_metadata_index(
+        self, name: str, source: str, events: str | None = None, extract: Sequence[str] | None = None
+    ) -> MetadataIndex:
+        """Keeps the tables `name.journal` and `name.inventory` true to the files of the folder `source`. The files that are there
+        are in the inventory when this returns, and what happens to them is followed until the lake is closed."""
+    def metadata_index(self, name: str) -> MetadataIndex:
+        """The metadata index of this name."""
     def close(self) -> None: ...
     def __enter__(self) -> Lakehouse: ...
     def __exit__(
         self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+class MetadataIndex:
+    """A metadata index of a lake: what happens to the files of a folder, as tables."""
+
+    def start(self) -> None:
+        """Follows the source from now on; what happened before is in the tables when this returns."""
+    def stop(self) -> None:
+        """Ends following, after what is under way is committed. The tables stay."""
+    def sync(self) -> dict[str, int]:
+        """Brings the tables up to the source now; how many objects were `created`, `overwritten` and `deleted`."""
+    def reconcile(self) -> dict[str, int]:
+        """Lists the source, and adds the rows to the journal that make the inventory true again."""
+    def status(self) -> dict[str, Any]:
+        """`name`, `source`, `state` (`Backfilling`, `Active`, `Stopped`, `Failed`), `objects`, `changes`, `last_error`."""
 
 class Table:
     """A table of a lake. Each call sees the last commit of anyone, unless the table was opened at a version."""

@@ -1,0 +1,219 @@
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
+use tokio::sync::mpsc;
+
+use super::Index;
+use super::key_index::KeyIndex;
+use super::status::Synced;
+use super::writer::Writer;
+use crate::folder::watch::Touched;
+use crate::folder::{Listed, is_below};
+use crate::record::{ObjectState, Record};
+
+/// Objects that are looked at, and committed, at once.
+const OBSERVED_AT_ONCE: usize = 50_000;
+
+/// Attempts beside others who write to the same tables, and the longest pause between two; they are of random length.
+const ATTEMPTS: u64 = 20;
+const LONGEST_PAUSE_MS: u64 = 500;
+
+/// What came of looking at a source.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    pub(super) synced: Synced,
+    /// What could not be looked at. The rest was.
+    pub(super) unreadable: Option<Error>,
+    /// Folders that were touched, with what is in them.
+    pub(super) folders: Vec<PathBuf>,
+}
+
+impl Looked {
+    fn add(&mut self, other: Self) {
+        self.synced += other.synced;
+        self.unreadable = self.unreadable.take().or(other.unreadable);
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("looking at a folder ended early").with_source(e))?
+}
+
+/// The number of the next attempt after a conflict; other errors are handed back.
+async fn pause_after(lake: &Lakehouse, error: Error, attempt: u64) -> Result<u64> {
+    if error.kind() != ErrorKind::CommitConflict || attempt >= ATTEMPTS {
+        return Err(error);
+    }
+    let pause = lake.storage().ids().jitter((attempt * 50).min(LONGEST_PAUSE_MS));
+    tokio::time::sleep(Duration::from_millis(pause)).await;
+    Ok(attempt + 1)
+}
+
+impl Index {
+    /// Looks at objects, and records what is not as it is known. One observer at a time, so that what is recorded later was seen
+    /// later.
+    async fn observe(&self, lake: &Lakehouse, keys: Vec<String>) -> Result<Looked> {
+        let mut looked = Looked::default();
+        for keys in keys.chunks(OBSERVED_AT_ONCE) {
+            let mut attempt = 1;
+            loop {
+                match self.observe_once(lake, keys.to_vec()).await {
+                    Ok(found) => {
+                        looked.add(found);
+                        break;
+                    }
+                    // Someone compacted a table, or another process follows the same source: what is known is read again.
+                    Err(e) => attempt = pause_after(lake, e, attempt).await?,
+                }
+            }
+        }
+        Ok(looked)
+    }
+
+    async fn observe_once(&self, lake: &Lakehouse, keys: Vec<String>) -> Result<Looked> {
+        let mut guard = self.writer.lock().await;
+        let mut writer = self.take_writer(lake, &mut guard).await?;
+        let folder = self.folder.clone();
+        let states = blocking(move || folder.states(keys)).await?;
+        let (records, synced) = changes(&mut writer, lake.storage().clock().now_ms(), states.found);
+        writer.record(lake, records).await?;
+        *guard = Some(writer);
+        Ok(Looked { synced, unreadable: states.unreadable, ..Looked::default() })
+    }
+
+    /// The writer, opened unless it is there and still right. It is taken out, so that nobody uses it after an error, nor after this
+    /// was cancelled.
+    async fn take_writer(&self, lake: &Lakehouse, writer: &mut Option<Writer>) -> Result<Writer> {
+        if let Some(writer) = writer.take()
+            && writer.is_current(lake, &self.names).await?
+        {
+            return Ok(writer);
+        }
+        let mut attempt = 1;
+        loop {
+            match Writer::open(lake, &self.names, &self.folder.url()).await {
+                Ok(writer) => return Ok(writer),
+                Err(e) => attempt = pause_after(lake, e, attempt).await?,
+            }
+        }
+    }
+
+    /// Whether what was there when the index was created is in the inventory.
+    pub(super) async fn is_complete(&self, lake: &Lakehouse) -> Result<bool> {
+        let mut guard = self.writer.lock().await;
+        let writer = self.take_writer(lake, &mut guard).await?;
+        let is_complete = writer.is_complete();
+        *guard = Some(writer);
+        Ok(is_complete)
+    }
+
+    /// Says that it is.
+    pub(super) async fn complete(&self, lake: &Lakehouse) -> Result<()> {
+        let mut guard = self.writer.lock().await;
+        let mut writer = self.take_writer(lake, &mut guard).await?;
+        if !writer.is_complete() {
+            writer.complete(lake).await?;
+        }
+        *guard = Some(writer);
+        Ok(())
+    }
+
+    /// Looks at what was touched.
+    pub(super) async fn observe_touched(&self, lake: &Lakehouse, touched: Touched) -> Result<Looked> {
+        let folder = self.folder.clone();
+        let (mut keys, gone, folders, unreadable) = blocking(move || {
+            let (mut keys, mut gone, mut folders, mut unreadable) = (Vec::new(), HashSet::new(), Vec::new(), None);
+            let again = touched.again.into_iter().map(|path| (path, false, true));
+            for (path, was_folder, again) in touched.paths.into_iter().map(|(path, was)| (path, was, false)).chain(again) {
+                let Some(key) = folder.key(&path) else { continue };
+                if folder.is_folder(&key) {
+                    folder.list(&key, |found| {
+                        match found {
+                            Listed::Keys(more) => keys.extend(more),
+                            Listed::Unreadable(_, error) => drop(unreadable.get_or_insert(error)),
+                        }
+                        true
+                    });
+                    if !again {
+                        folders.push(path);
+                    }
+                }
+                if was_folder {
+                    gone.insert(key.clone());
+                }
+                keys.push(key);
+            }
+            Ok((keys, gone, folders, unreadable))
+        })
+        .await?;
+        if !gone.is_empty() {
+            let mut guard = self.writer.lock().await;
+            let writer = self.take_writer(lake, &mut guard).await?;
+            // What was a file had no files below.
+            let gone = gone.into_iter().filter(|key| writer.known(key).is_none()).collect();
+            keys.extend(writer.keys_below(lake, &gone).await?);
+            *guard = Some(writer);
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let mut looked = Looked { unreadable, folders, ..Looked::default() };
+        looked.add(self.observe(lake, keys).await?);
+        Ok(looked)
+    }
+
+    /// Lists the source, and records what makes the inventory true again. Of what is below a part that cannot be listed nothing is taken
+    /// for gone.
+    pub(super) async fn look_at_all(&self, lake: &Lakehouse) -> Result<Looked> {
+        let (sender, mut listed) = mpsc::channel(2);
+        let folder = self.folder.clone();
+        let listing = tokio::task::spawn_blocking(move || {
+            folder.check()?;
+            folder.list("", |found| sender.blocking_send(found).is_ok());
+            Ok::<(), Error>(())
+        });
+        let mut looked = Looked::default();
+        let (mut seen, mut unreadable) = (HashSet::new(), HashSet::new());
+        while let Some(found) = listed.recv().await {
+            match found {
+                Listed::Keys(keys) => {
+                    seen.extend(keys.iter().map(|key| KeyIndex::hash_of(key)));
+                    looked.add(self.observe(lake, keys).await?);
+                }
+                Listed::Unreadable(key, error) => {
+                    unreadable.insert(key);
+                    looked.unreadable.get_or_insert(error);
+                }
+            }
+        }
+        listing.await.map_err(|e| Error::internal("listing a folder ended early").with_source(e))??;
+        let gone = {
+            let mut guard = self.writer.lock().await;
+            let writer = self.take_writer(lake, &mut guard).await?;
+            let others = writer.others(lake, &seen).await?;
+            *guard = Some(writer);
+            others
+        };
+        let gone = gone.into_iter().filter(|key| !is_below(key, &unreadable)).collect();
+        looked.add(self.observe(lake, gone).await?);
+        Ok(looked)
+    }
+}
+
+/// What is not as it is known.
+fn changes(writer: &mut Writer, now_ms: i64, states: Vec<(String, Option<ObjectState>)>) -> (Vec<Record>, Synced) {
+    let (mut records, mut synced) = (Vec::new(), Synced::default());
+    for (key, state) in states {
+        match (&state, writer.known(&key)) {
+            (Some(state), Some(known)) if known.has_e_tag(&state.e_tag) => continue,
+            (Some(_), Some(_)) => synced.overwritten += 1,
+            (Some(_), None) => synced.created += 1,
+            (None, Some(_)) => synced.deleted += 1,
+            (None, None) => continue,
+        }
+        let sequence = writer.next_sequence(u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000_000));
+        records.push(Record { key, sequence, timestamp: now_ms.saturating_mul(1000), state });
+    }
+    (records, synced)
+}

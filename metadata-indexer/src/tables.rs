@@ -1,0 +1,121 @@
+//! The tables of an index: those of S3 Metadata, column for column.
+
+use std::collections::HashMap;
+
+use tarndb_core::{Error, ErrorKind, Lakehouse, Result, Table};
+
+/// Table property: what is indexed. That of the journal makes a namespace an index.
+const SOURCE: &str = "tarndb.metadata-index.source";
+
+/// Table property: the source was the root of a mounted file system when the index was created.
+const MOUNTED: &str = "tarndb.metadata-index.mounted";
+
+/// How long nobody takes to create the journal after the inventory.
+const LEFT_AFTER_MS: i64 = 60_000;
+
+/// Partitions of the inventory, by the hash of the key.
+const INVENTORY_BUCKETS: u32 = 4;
+
+/// The columns that both tables have after `sequence_number`, in S3's order.
+const OBJECT_COLUMNS: &str = "version_id STRING, is_delete_marker BOOLEAN, size BIGINT, last_modified_date TIMESTAMP, e_tag STRING, \
+     storage_class STRING, is_multipart BOOLEAN, encryption_status STRING, is_bucket_key_enabled BOOLEAN, kms_key_arn STRING, \
+     checksum_algorithm STRING, object_tags MAP<STRING, STRING>, user_metadata MAP<STRING, STRING>";
+
+const KEY_COLUMNS: &str = "bucket STRING NOT NULL, key STRING NOT NULL, sequence_number STRING NOT NULL";
+
+/// The names of an index's tables in SQL.
+#[derive(Debug, Clone)]
+pub(crate) struct TableNames {
+    pub(crate) namespace: String,
+    pub(crate) journal: String,
+    pub(crate) inventory: String,
+}
+
+impl TableNames {
+    pub(crate) fn of(index: &str) -> Self {
+        let namespace = quoted(index);
+        Self { journal: format!("{namespace}.journal"), inventory: format!("{namespace}.inventory"), namespace }
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+async fn run(lake: &Lakehouse, statement: &str) -> Result<()> {
+    lake.sql(statement).await?.collect().await.map(|_| ())
+}
+
+/// Creates the tables of an index. The journal, with what makes the namespace an index, comes last.
+///
+/// # Errors
+/// `AlreadyExists` when the namespace has a table of such a name.
+pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &str, mounted: bool) -> Result<()> {
+    run(lake, &format!("CREATE NAMESPACE IF NOT EXISTS {}", names.namespace)).await?;
+    let TableNames { journal, inventory, .. } = names;
+    // What is left of an index of which the journal was never created, unless someone is about to.
+    let oldest_ms = lake.storage().clock().now_ms().saturating_sub(LEFT_AFTER_MS);
+    match lake.table(inventory).await {
+        Ok(left) if self::source(&left).is_some() && left.metadata().last_updated_ms() < oldest_ms => {
+            lake.drop_table(inventory, true).await?;
+        }
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mounted = if mounted { format!(", '{MOUNTED}' = 'true'") } else { String::new() };
+    let properties = format!("TBLPROPERTIES ('{SOURCE}' = '{}'{mounted})", source.replace('\'', "''"));
+    let columns = format!("{KEY_COLUMNS}, {OBJECT_COLUMNS}");
+    run(lake, &format!("CREATE TABLE {inventory} ({columns}) PARTITIONED BY (bucket({INVENTORY_BUCKETS}, key)) {properties}"))
+        .await?;
+    let created = run(
+        lake,
+        &format!(
+            "CREATE TABLE {journal} ({KEY_COLUMNS}, record_type STRING NOT NULL, record_timestamp TIMESTAMP NOT NULL, \
+             {OBJECT_COLUMNS}, requester STRING, source_ip_address STRING, request_id STRING) \
+             PARTITIONED BY (day(record_timestamp)) {properties}"
+        ),
+    )
+    .await;
+    if created.is_err() {
+        lake.drop_table(inventory, true).await?;
+    }
+    created
+}
+
+/// Drops the tables of an index with their files, and its namespace when nothing else is in it. The journal goes last: until then
+/// there is the index.
+pub(crate) async fn drop(lake: &Lakehouse, names: &TableNames) -> Result<()> {
+    for table in [&names.inventory, &names.journal] {
+        match lake.drop_table(table, true).await {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    if lake.tables(Some(&names.namespace)).await?.is_empty() {
+        run(lake, &format!("DROP NAMESPACE {}", names.namespace)).await?;
+    }
+    Ok(())
+}
+
+/// What the index is about that this table is of; `None` when it is of none.
+pub(crate) fn source(table: &Table) -> Option<&str> {
+    table.metadata().properties().get(SOURCE).map(String::as_str)
+}
+
+/// Whether the source was the root of a file system that is mounted.
+pub(crate) fn is_mounted(table: &Table) -> bool {
+    table.metadata().properties().contains_key(MOUNTED)
+}
+
+/// How many rows a table has, by its snapshot's summary.
+pub(crate) fn row_count(table: &Table) -> Result<u64> {
+    let Some(snapshot) = table.snapshot() else { return Ok(0) };
+    let summary: &HashMap<String, String> = &snapshot.summary().additional_properties;
+    let total = |key: &str| {
+        let value = summary.get(key).and_then(|text| text.parse::<u64>().ok());
+        value.ok_or_else(|| {
+            Error::data_invalid(format!("a snapshot's summary has no `{key}`")).with_context("table", table.ident().to_string())
+        })
+    };
+    Ok(total("total-records")?.saturating_sub(total("total-position-deletes")?))
+}

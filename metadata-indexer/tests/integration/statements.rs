@@ -1,0 +1,132 @@
+use std::fs;
+
+use tarndb_core::ErrorKind;
+use tarndb_metadata_indexer::{IndexState, MetadataIndexes, Synced};
+use tarndb_testkit::naive::lines;
+
+use crate::{builder, inventory, journal, listing, rows};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_created_brought_up_and_dropped() {
+    let scratch = tempfile::tempdir().unwrap();
+    let docs = scratch.path().join("it's");
+    fs::create_dir_all(docs.join("img")).unwrap();
+    fs::write(docs.join("img/a b.png"), "12345").unwrap();
+    fs::write(docs.join("ü%20#.txt"), "").unwrap();
+    let location = scratch.path().join("lake");
+    let lake = builder(location.to_str().unwrap()).build().await.unwrap();
+    let create = format!("CREATE METADATA INDEX docs ON '{}'", docs.to_str().unwrap().replace('\'', "''"));
+    rows(&lake, &create).await;
+    assert_eq!(inventory(&lake).await, listing(&docs));
+    assert_eq!(lines(&rows(&lake, "SELECT key, size FROM docs.inventory WHERE key LIKE 'img/%'").await), ["img/a b.png|5"]);
+    assert!(journal(&lake).await.is_empty(), "what was there before is no change");
+    assert_eq!(lake.sql(&create).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    rows(&lake, &create.replace("INDEX docs", "INDEX IF NOT EXISTS docs")).await;
+    let shown = lines(&rows(&lake, "SHOW METADATA INDEXES").await);
+    assert_eq!(shown.len(), 1);
+    assert!(shown[0].starts_with("docs|file://") && shown[0].contains("|Active|2|0|"), "{shown:?}");
+
+    // Another process, to which nobody told what happened meanwhile.
+    rows(&lake, "CALL system.stop_metadata_index('docs')").await;
+    lake.close().await;
+    fs::write(docs.join("new"), "1").unwrap();
+    fs::write(docs.join("img/a b.png"), "123456").unwrap();
+    fs::remove_file(docs.join("ü%20#.txt")).unwrap();
+    let lake = builder(location.to_str().unwrap()).build().await.unwrap();
+    let index = lake.metadata_index("docs").await.unwrap();
+    assert_eq!(index.status().await.unwrap().state, IndexState::Stopped);
+    assert_eq!(index.sync().await.unwrap(), Synced { created: 1, overwritten: 1, deleted: 1 });
+    assert_eq!(lines(&rows(&lake, "CALL system.reconcile_metadata_index('docs')").await), ["0|0|0"]);
+    assert_eq!(inventory(&lake).await, listing(&docs));
+    let status = index.status().await.unwrap();
+    assert_eq!((status.objects, status.changes, status.last_error), (2, 3, None));
+    let kinds = "SELECT key, record_type, is_delete_marker, size FROM docs.journal ORDER BY key";
+    assert_eq!(
+        lines(&rows(&lake, kinds).await),
+        ["img/a b.png|CREATE|false|6", "new|CREATE|false|1", "ü%20#.txt|DELETE|NULL|NULL"]
+    );
+
+    rows(&lake, "DROP METADATA INDEX docs").await;
+    assert!(rows(&lake, "SHOW METADATA INDEXES").await.iter().all(|batch| batch.num_rows() == 0));
+    assert_eq!(lake.sql("DROP METADATA INDEX docs").await.unwrap_err().kind(), ErrorKind::NotFound);
+    rows(&lake, "DROP METADATA INDEX IF EXISTS docs").await;
+    assert!(!lake.namespaces().await.unwrap().contains(&"docs".to_string()));
+    rows(&lake, &create).await;
+    assert_eq!(inventory(&lake).await, listing(&docs));
+    lake.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_indexed_is_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    let location = scratch.path().join("lake");
+    let lake = builder(location.to_str().unwrap()).build().await.unwrap();
+    fs::write(scratch.path().join("file"), "").unwrap();
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let cases = [
+        (path("missing"), ErrorKind::NotFound, "missing"),
+        (path("file"), ErrorKind::InvalidInput, "not a folder"),
+        (path("lake"), ErrorKind::InvalidInput, "inside of the lake"),
+        ("s3://bucket/prefix".to_string(), ErrorKind::Unsupported, "s3://"),
+    ];
+    for (source, kind, told) in cases {
+        let error = lake.create_metadata_index("docs", &source).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{source}: {error:?}");
+        assert!(error.to_string().contains(told), "{error}");
+    }
+    assert!(lake.metadata_indexes().await.unwrap().is_empty());
+    assert_eq!(lake.namespaces().await.unwrap(), ["default"], "nothing stays of what failed");
+    // A namespace with tables of someone else's is no index, and is not made one over them.
+    rows(&lake, "CREATE NAMESPACE docs").await;
+    rows(&lake, "CREATE TABLE docs.inventory (a INT)").await;
+    assert_eq!(lake.metadata_index("docs").await.unwrap_err().kind(), ErrorKind::NotFound);
+    let folder = path("folder");
+    fs::create_dir(&folder).unwrap();
+    assert_eq!(lake.create_metadata_index("docs", &folder).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(lines(&rows(&lake, "SHOW TABLES IN docs").await), ["docs|inventory"]);
+    // Other statements are not taken for these.
+    let plain = tarndb_core::connect("memory://").await.unwrap();
+    assert_eq!(plain.metadata_index("docs").await.unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+/// A folder that went away as a whole, as one that is not mounted, has not lost its files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_away_loses_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (docs, away) = (scratch.path().join("docs"), scratch.path().join("away"));
+    fs::create_dir(&docs).unwrap();
+    fs::write(docs.join("a"), "1").unwrap();
+    let lake = builder("memory://").build().await.unwrap();
+    let index = lake.create_metadata_index("docs", docs.to_str().unwrap()).await.unwrap();
+    index.stop().await;
+    fs::rename(&docs, &away).unwrap();
+    for _ in 0..2 {
+        assert_eq!(index.reconcile().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    assert_eq!(index.start().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(inventory(&lake).await.len(), 1);
+    // Elsewhere, and a link where it was.
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&away, &docs).unwrap();
+        assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+        fs::remove_file(&docs).unwrap();
+    }
+    fs::rename(&away, &docs).unwrap();
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    assert!(journal(&lake).await.is_empty());
+    // Another process, which never saw the folder, knows the index, and drops it.
+    fs::rename(&docs, &away).unwrap();
+    let location = scratch.path().join("lake");
+    let open = || async { builder(location.to_str().unwrap()).build().await.unwrap() };
+    fs::create_dir(&docs).unwrap();
+    let lake = open().await;
+    lake.create_metadata_index("docs", docs.to_str().unwrap()).await.unwrap();
+    lake.close().await;
+    fs::remove_dir(&docs).unwrap();
+    let lake = open().await;
+    assert_eq!(lake.metadata_indexes().await.unwrap().len(), 1);
+    assert_eq!(lake.create_metadata_index("docs", away.to_str().unwrap()).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    lake.drop_metadata_index("docs").await.unwrap();
+    assert!(lake.metadata_indexes().await.unwrap().is_empty());
+}

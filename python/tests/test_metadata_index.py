@@ -1,0 +1,68 @@
+"""Metadata indexes of folders, and their tables as others read them."""
+
+import time
+
+import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+
+import tarndb
+from test_interop import duckdb_table
+
+
+def inventory(lake: tarndb.Lakehouse) -> dict[str, int]:
+    return dict(lake.sql("SELECT key, size FROM docs.inventory").fetchall())
+
+
+def wait_for(lake: tarndb.Lakehouse, wanted: dict[str, int]) -> None:
+    end = time.monotonic() + 60
+    while inventory(lake) != wanted:
+        assert time.monotonic() < end, inventory(lake)
+        time.sleep(0.01)
+
+
+def test_a_folder_is_followed_and_read_by_others(tmp_path):
+    docs = tmp_path / "docs"
+    (docs / "img").mkdir(parents=True)
+    (docs / "img" / "a.png").write_bytes(b"123")
+    with tarndb.connect(tmp_path / "lake") as lake:
+        index = lake.create_metadata_index("docs", str(docs))
+        assert inventory(lake) == {"img/a.png": 3}
+        for number in range(30):
+            (docs / f"{number}.txt").write_text("x" * number)
+        sizes = {"img/a.png": 3, **{f"{number}.txt": number for number in range(30)}}
+        wait_for(lake, sizes)
+        (docs / "img").rename(docs / "pictures")
+        for number in range(0, 30, 2):
+            (docs / f"{number}.txt").unlink()
+            del sizes[f"{number}.txt"]
+        sizes["pictures/a.png"] = sizes.pop("img/a.png")
+        wait_for(lake, sizes)
+        assert index.status()["state"] == "Active" and index.status()["objects"] == len(sizes)
+        index.stop()
+        assert index.status()["state"] == "Stopped" and index.status()["last_error"] is None
+        (docs / "late").write_text("")
+        assert index.sync() == {"created": 1, "overwritten": 0, "deleted": 0}
+        assert index.reconcile() == {"created": 0, "overwritten": 0, "deleted": 0}
+        sizes["late"] = 0
+        catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db")
+        for table in ["docs.journal", "docs.inventory"]:
+            ours = lake.table(table).scan().arrow().to_pylist()
+            order = lambda row: (row["sequence_number"], row["key"])
+            plain = lambda rows: [{name: row[name] for name in ours[0]} for row in sorted(rows, key=order)]
+            assert plain(catalog.load_table(table).scan().to_arrow().to_pylist()) == plain(ours)
+            assert plain(duckdb_table(lake.table(table).metadata_location).to_pylist()) == plain(ours)
+        assert {row["key"]: row["size"] for row in ours} == sizes
+
+
+def test_what_is_not_offered(tmp_path):
+    with tarndb.connect(tmp_path / "lake") as lake:
+        with pytest.raises(tarndb.NotFoundError):
+            lake.metadata_index("docs")
+        with pytest.raises(tarndb.UnsupportedError):
+            lake.create_metadata_index("docs", "s3://bucket/prefix")
+        with pytest.raises(tarndb.UnsupportedError):
+            lake.create_metadata_index("docs", str(tmp_path), events="sqs://queue")
+        (tmp_path / "docs").mkdir()
+        index = lake.create_metadata_index("docs", str(tmp_path / "docs"))
+        with pytest.raises(tarndb.UnsupportedError):
+            index.push("{}")
