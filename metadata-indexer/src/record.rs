@@ -102,7 +102,7 @@ pub(crate) fn inventory_rows<'a>(bucket: &str, records: impl Iterator<Item = &'a
     batch(object_columns(bucket, records))
 }
 
-/// A column of text, with or without a dictionary.
+/// A column of text.
 pub(crate) fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
     let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
     column.ok_or_else(|| missing(name))

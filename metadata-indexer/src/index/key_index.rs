@@ -13,9 +13,9 @@ use crate::record::{Sequence, missing, text};
 #[derive(Debug, Default)]
 pub(super) struct KeyIndex {
     keys: HashMap<u128, Known>,
-    /// The data files of the inventory that were read, by number and by location.
+    /// The data files of the inventory that were read, and their numbers.
     files: Vec<String>,
-    read: HashSet<String>,
+    numbers: HashMap<String, u32>,
 }
 
 /// What is known of an object that is in the inventory.
@@ -27,7 +27,8 @@ pub(super) struct Known {
     position: u32,
 }
 
-fn hash(key: &str) -> u128 {
+/// That by which a key is known.
+pub(super) fn hash(key: &str) -> u128 {
     XxHash3_128::oneshot(key.as_bytes())
 }
 
@@ -56,22 +57,21 @@ impl KeyIndex {
     /// Reads the data files of the inventory that were not read yet; the highest sequence number in them.
     pub(super) async fn read_new_files(&mut self, lake: &Lakehouse, inventory: &Table) -> Result<Option<Sequence>> {
         const COLUMNS: [&str; 5] = ["key", "sequence_number", "e_tag", "_file", "_pos"];
-        let mut rows = lake.scan_other_files(inventory, &COLUMNS.map(str::to_string), self.read.clone()).await?;
+        let read = self.numbers.keys().cloned().collect();
+        let mut rows = lake.scan_other_files(inventory, &COLUMNS.map(str::to_string), read).await?;
         let mut highest = None;
-        let mut numbers: HashMap<String, u32> = HashMap::new();
         while let Some(batch) = rows.try_next().await? {
             let (keys, sequences, e_tags) = (text(&batch, "key")?, text(&batch, "sequence_number")?, text(&batch, "e_tag")?);
             let files = text(&batch, "_file")?;
             let positions = batch.column_by_name("_pos").and_then(|column| column.as_primitive_opt::<Int64Type>());
             let positions = positions.ok_or_else(|| missing("_pos"))?;
             for row in 0..batch.num_rows() {
-                let file = match numbers.get(files.value(row)) {
+                let file = match self.numbers.get(files.value(row)) {
                     Some(number) => *number,
                     None => {
                         let number = u32::try_from(self.files.len()).map_err(|_| missing("_file"))?;
                         self.files.push(files.value(row).to_string());
-                        self.read.insert(files.value(row).to_string());
-                        numbers.insert(files.value(row).to_string(), number);
+                        self.numbers.insert(files.value(row).to_string(), number);
                         number
                     }
                 };
@@ -88,9 +88,5 @@ impl KeyIndex {
     /// Whether all keys are among those of which the hashes are in `seen`.
     pub(super) fn all_in(&self, seen: &HashSet<u128>) -> bool {
         self.keys.keys().all(|key| seen.contains(key))
-    }
-
-    pub(super) fn hash_of(key: &str) -> u128 {
-        hash(key)
     }
 }

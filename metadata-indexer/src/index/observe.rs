@@ -6,7 +6,7 @@ use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
 use tokio::sync::mpsc;
 
 use super::Index;
-use super::key_index::KeyIndex;
+use super::key_index;
 use super::status::Synced;
 use super::writer::Writer;
 use crate::folder::watch::Touched;
@@ -178,7 +178,7 @@ impl Index {
         while let Some(found) = listed.recv().await {
             match found {
                 Listed::Keys(keys) => {
-                    seen.extend(keys.iter().map(|key| KeyIndex::hash_of(key)));
+                    seen.extend(keys.iter().map(|key| key_index::hash(key)));
                     looked.add(self.observe(lake, keys).await?);
                 }
                 Listed::Unreadable(key, error) => {

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use futures::TryStreamExt;
 use tarndb_core::{Error, Lakehouse, Result, RowChange, Table};
 
-use super::key_index::{KeyIndex, Known};
+use super::key_index::{self, KeyIndex, Known};
 use crate::folder::is_below;
 use crate::record::{RECORD_COLUMNS, Record, Sequence, inventory_rows, journal_rows, records, text};
 use crate::tables::{self, TableNames};
@@ -164,12 +164,12 @@ impl Writer {
         Ok(())
     }
 
-    /// The keys of the inventory that are not among `seen`, which are hashes of [`KeyIndex::hash_of`].
+    /// The keys of the inventory that are not among `seen`, which are hashes of [`key_index::hash`].
     pub(super) async fn others(&self, lake: &Lakehouse, seen: &HashSet<u128>) -> Result<Vec<String>> {
         if self.keys.all_in(seen) {
             return Ok(Vec::new());
         }
-        self.keys_where(lake, None, |key| !seen.contains(&KeyIndex::hash_of(key))).await
+        self.keys_where(lake, None, |key| !seen.contains(&key_index::hash(key))).await
     }
 
     /// The keys of the inventory that lie below one of the folders with these keys.
