@@ -270,3 +270,22 @@ async fn nested_columns() {
     assert_eq!(number(&lake, "DELETE FROM t WHERE st['a'] = 1").await, 1);
     assert_eq!(number(&lake, "SELECT count(*) FROM t").await, 1);
 }
+
+/// Conditions that come as text mean what they say, quotes in their values too.
+#[tokio::test(flavor = "multi_thread")]
+async fn quotes_in_conditions() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    let texts = ["a''b", "a'b", "a\\'b", "''", "plain"];
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let rows: Vec<String> = texts.iter().map(|text| format!("({})", quoted(text))).collect();
+    lake.sql("CREATE TABLE t (s STRING)").await.unwrap();
+    lake.sql(&format!("INSERT INTO t VALUES {}", rows.join(", "))).await.unwrap();
+    let table = lake.table("t").await.unwrap();
+    for text in texts {
+        for condition in [format!("s = {}", quoted(text)), format!("s IN ({}, 'x')", quoted(text))] {
+            let found = lake.scan(&table, None, Some(&condition), None).await.unwrap().collect().await.unwrap();
+            assert_eq!(naive::lines(&found), [text], "{condition}");
+        }
+        lake.sql(&format!("OPTIMIZE t WHERE s = {}", quoted(text))).await.unwrap();
+    }
+}

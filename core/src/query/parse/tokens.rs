@@ -1,7 +1,7 @@
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use iceberg::{NamespaceIdent, TableIdent};
-use sqlparser::ast::{Ident, ObjectName};
+use sqlparser::ast::{Expr, Ident, ObjectName, Value, visit_expressions_mut};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::RESERVED_FOR_TABLE_ALIAS;
 use sqlparser::parser::Parser;
@@ -241,7 +241,17 @@ impl Tokens {
     pub(super) fn expression(&mut self) -> Result<String> {
         let rest = self.tokens.get(self.next..).unwrap_or_default().to_vec();
         let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(rest);
-        let expression = parser.parse_expr().map_err(|e| wrong(e.to_string().trim_start_matches("sql parser error: ")))?;
+        let mut expression = parser.parse_expr().map_err(|e| wrong(e.to_string().trim_start_matches("sql parser error: ")))?;
+        // As it is written, two quotes in a text would be taken for one that is escaped already.
+        let _ = visit_expressions_mut(&mut expression, |part| {
+            if let Expr::Value(value) = part
+                && let Value::SingleQuotedString(text) = &value.value
+                && text.contains('\'')
+            {
+                value.value = Value::EscapedStringLiteral(text.clone());
+            }
+            ControlFlow::<()>::Continue(())
+        });
         self.next += parser.index();
         Ok(expression.to_string())
     }
@@ -322,6 +332,25 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_in_expressions_keep_their_quotes() {
+        for text in ["a''b", "a'b", "\\'", "''", "a\\''\n'b", "\\n", "plain"] {
+            let sql = format!("s = '{}'", text.replace('\'', "''"));
+            // Twice, as conditions of statements are.
+            let once = Tokens::new(&sql).unwrap().expression().unwrap();
+            let twice = Tokens::new(&once).unwrap().expression().unwrap();
+            for written in [once, twice] {
+                let mut tokens = Tokens::new(&written).unwrap();
+                let found = (tokens.take(), tokens.take(), tokens.take()).2.unwrap();
+                assert!(
+                    found == Token::SingleQuotedString(text.to_string())
+                        || found == Token::EscapedStringLiteral(text.to_string()),
+                    "{text}: {written}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn statements_are_cut_at_semicolons_outside_quotes() {
