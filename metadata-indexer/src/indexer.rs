@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use async_trait::async_trait;
 use futures::FutureExt;
+use object_store::ObjectStore;
 use tarndb_core::{Error, ErrorKind, Extension, Lakehouse, QueryResult, Result};
 
-use crate::folder::Folder;
 use crate::index::{Index, IndexStatus, Synced};
+use crate::options::IndexOptions;
+use crate::source::Source;
 use crate::statements::{self, Statement};
+use crate::stores::Stores;
 use crate::tables::{self, TableNames};
 
 /// The extension that brings metadata indexes to a lake: their SQL, and, through [`MetadataIndexes`], their methods.
@@ -17,6 +20,7 @@ use crate::tables::{self, TableNames};
 pub struct MetadataIndexer {
     /// Those that this process has used.
     indexes: Mutex<HashMap<String, Arc<Index>>>,
+    stores: Stores,
 }
 
 impl Drop for MetadataIndexer {
@@ -26,12 +30,20 @@ impl Drop for MetadataIndexer {
 }
 
 impl MetadataIndexer {
+    /// With a store of the caller's own for the bucket at `url`, such as `s3://bucket`. What S3 offers beside `object_store` (tags,
+    /// versions) is not asked for then.
+    #[must_use]
+    pub fn with_object_store(mut self, url: &str, store: Arc<dyn ObjectStore>) -> Self {
+        self.stores.add(url, store);
+        self
+    }
+
     fn used(&self) -> Vec<Arc<Index>> {
         self.indexes.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The index of this name, the same one each time.
-    async fn index(&self, lake: &Lakehouse, name: &str) -> Result<Arc<Index>> {
+    pub(crate) async fn index(&self, lake: &Lakehouse, name: &str) -> Result<Arc<Index>> {
         let unknown = || Error::not_found(format!("there is no metadata index `{name}`"));
         let journal = match lake.table(&TableNames::of(name).journal).await {
             Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -42,10 +54,13 @@ impl MetadataIndexer {
             other => other?,
         };
         let source = tables::source(&journal).ok_or_else(unknown)?;
-        let index = Index::new(name, Folder::of_url(source, lake.location(), tables::is_mounted(&journal))?);
+        let (options, mounted) = (tables::options(&journal)?, tables::is_mounted(&journal));
+        let index = Index::new(name, Source::of_url(source, lake.location(), mounted, &options, &self.stores)?, options);
         let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(match indexes.entry(name.to_string()) {
-            Entry::Occupied(known) if known.get().source() == source => Arc::clone(known.get()),
+            Entry::Occupied(known) if known.get().source() == source && known.get().options() == index.options() => {
+                Arc::clone(known.get())
+            }
             // Dropped elsewhere, and another made under its name.
             Entry::Occupied(mut other) => {
                 let index = Arc::new(index);
@@ -56,18 +71,25 @@ impl MetadataIndexer {
         })
     }
 
-    async fn create(&self, lake: &Lakehouse, name: &str, source: &str, if_not_exists: bool) -> Result<Arc<Index>> {
+    pub(crate) async fn create(
+        &self,
+        lake: &Lakehouse,
+        name: &str,
+        source: &str,
+        options: &IndexOptions,
+        if_not_exists: bool,
+    ) -> Result<Arc<Index>> {
         statements::check_name(name)?;
+        let open = || Source::open(source, lake.location(), options, &self.stores);
         match self.index(lake, name).await {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Ok(index) if if_not_exists && Folder::open(source, lake.location())?.url() == index.source() => return Ok(index),
+            Ok(index) if if_not_exists && open()?.url() == index.source() && index.options() == options => return Ok(index),
             Ok(_) => {
                 return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a metadata index `{name}` already")));
             }
             Err(e) => return Err(e),
         }
-        let folder = Folder::open(source, lake.location())?;
-        tables::create(lake, &TableNames::of(name), &folder.url(), folder.is_mounted()).await?;
+        tables::create(lake, &TableNames::of(name), &open()?, options).await?;
         let index = self.index(lake, name).await?;
         if let Err(error) = index.start(lake).await {
             // What cannot be followed was not created.
@@ -79,7 +101,7 @@ impl MetadataIndexer {
         Ok(index)
     }
 
-    async fn drop_index(&self, lake: &Lakehouse, name: &str) -> Result<()> {
+    pub(crate) async fn drop_index(&self, lake: &Lakehouse, name: &str) -> Result<()> {
         let index = self.index(lake, name).await?;
         index.stop().await;
         tables::drop(lake, index.names()).await?;
@@ -88,7 +110,7 @@ impl MetadataIndexer {
     }
 
     /// How the lake's indexes are, by name.
-    async fn statuses(&self, lake: &Lakehouse) -> Result<Vec<IndexStatus>> {
+    pub(crate) async fn statuses(&self, lake: &Lakehouse) -> Result<Vec<IndexStatus>> {
         let mut statuses = Vec::new();
         for namespace in lake.namespaces().await? {
             if namespace.contains('.') {
@@ -105,8 +127,8 @@ impl MetadataIndexer {
 
     async fn run(&self, lake: &Lakehouse, statement: Statement) -> Result<QueryResult> {
         match statement {
-            Statement::Create { name, source, if_not_exists } => {
-                self.create(lake, &name, &source, if_not_exists).await?;
+            Statement::Create { name, source, options, if_not_exists } => {
+                self.create(lake, &name, &source, &options, if_not_exists).await?;
                 nothing()
             }
             Statement::Drop { name, if_exists } => {
@@ -155,6 +177,7 @@ fn synced(synced: Synced) -> Result<QueryResult> {
 
 fn shown(statuses: &[IndexStatus]) -> Result<QueryResult> {
     let texts = |of: fn(&IndexStatus) -> String| Arc::new(StringArray::from_iter_values(statuses.iter().map(of))) as ArrayRef;
+    let lags: Int64Array = statuses.iter().map(|status| status.lag_ms.and_then(|lag| i64::try_from(lag).ok())).collect();
     let errors: StringArray = statuses.iter().map(|status| status.last_error.as_deref()).collect();
     result(vec![
         ("name", texts(|status| status.name.clone()), false),
@@ -162,6 +185,9 @@ fn shown(statuses: &[IndexStatus]) -> Result<QueryResult> {
         ("state", texts(|status| status.state.to_string()), false),
         ("objects", numbers(statuses.iter().map(|status| status.objects)), false),
         ("changes", numbers(statuses.iter().map(|status| status.changes)), false),
+        ("events", numbers(statuses.iter().map(|status| status.events.received)), false),
+        ("dead_events", numbers(statuses.iter().map(|status| status.events.dead)), false),
+        ("lag_ms", Arc::new(lags), true),
         ("last_error", Arc::new(errors), true),
     ])
 }
@@ -183,112 +209,5 @@ impl Extension for MetadataIndexer {
         for index in self.used() {
             index.stop().await;
         }
-    }
-}
-
-/// An index of an open lake.
-#[derive(Debug, Clone)]
-pub struct MetadataIndex {
-    lake: Lakehouse,
-    index: Arc<Index>,
-}
-
-impl MetadataIndex {
-    /// Its name, which is the namespace of its tables.
-    pub fn name(&self) -> &str {
-        self.index.name()
-    }
-
-    /// How the index is.
-    ///
-    /// # Errors
-    /// Those of loading its tables.
-    pub async fn status(&self) -> Result<IndexStatus> {
-        self.index.status(&self.lake).await
-    }
-
-    /// Follows the source from now on, until [`MetadataIndex::stop`] or the end of the process. When this returns, what happened before
-    /// is in the tables.
-    ///
-    /// # Errors
-    /// `Unavailable` when the source cannot be read or watched; those of commits.
-    pub async fn start(&self) -> Result<()> {
-        self.index.start(&self.lake).await
-    }
-
-    /// Ends following, after what is under way is committed. The tables stay.
-    pub async fn stop(&self) {
-        self.index.stop().await;
-    }
-
-    /// Brings the tables up to the source now, whether it is followed or not.
-    ///
-    /// # Errors
-    /// As [`MetadataIndex::reconcile`].
-    pub async fn sync(&self) -> Result<Synced> {
-        self.index.sync(&self.lake).await
-    }
-
-    /// Lists the source, and adds the rows to the journal that make the inventory true again.
-    ///
-    /// # Errors
-    /// `Unavailable` when a part of the source cannot be read: the rest is done, and nothing below that part is taken for gone; those
-    /// of commits.
-    pub async fn reconcile(&self) -> Result<Synced> {
-        self.index.sync(&self.lake).await
-    }
-}
-
-/// The methods of a lake that are about metadata indexes: the same as the statements.
-#[async_trait]
-pub trait MetadataIndexes {
-    /// Creates an index named `name` on the folder `source`, a path or a `file:` URL, and follows it. The objects that are there
-    /// already are in its inventory when this returns.
-    ///
-    /// # Errors
-    /// `AlreadyExists`; `NotFound` for the folder; `Unsupported` for sources that are no folders.
-    async fn create_metadata_index(&self, name: &str, source: &str) -> Result<MetadataIndex>;
-
-    /// The index named `name`.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    async fn metadata_index(&self, name: &str) -> Result<MetadataIndex>;
-
-    /// How all indexes are, by name.
-    ///
-    /// # Errors
-    /// Those of loading their tables.
-    async fn metadata_indexes(&self) -> Result<Vec<IndexStatus>>;
-
-    /// Ends an index, and drops its tables with their files.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    async fn drop_metadata_index(&self, name: &str) -> Result<()>;
-}
-
-fn indexer(lake: &Lakehouse) -> Result<&MetadataIndexer> {
-    lake.extension().ok_or_else(|| Error::unsupported("this lake was opened without metadata indexes"))
-}
-
-#[async_trait]
-impl MetadataIndexes for Lakehouse {
-    async fn create_metadata_index(&self, name: &str, source: &str) -> Result<MetadataIndex> {
-        let index = indexer(self)?.create(self, name, source, false).await?;
-        Ok(MetadataIndex { lake: self.clone(), index })
-    }
-
-    async fn metadata_index(&self, name: &str) -> Result<MetadataIndex> {
-        let index = indexer(self)?.index(self, name).await?;
-        Ok(MetadataIndex { lake: self.clone(), index })
-    }
-
-    async fn metadata_indexes(&self) -> Result<Vec<IndexStatus>> {
-        indexer(self)?.statuses(self).await
-    }
-
-    async fn drop_metadata_index(&self, name: &str) -> Result<()> {
-        indexer(self)?.drop_index(self, name).await
     }
 }

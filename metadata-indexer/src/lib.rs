@@ -4,18 +4,27 @@
 //! each change, and `inventory`, a row for each object that is there. This crate plugs into the engine through
 //! [`tarndb_core::Extension`].
 //!
-//! * [`indexer`]: the extension, and the indexes of a lake.
-//! * [`statements`]: their SQL.
+//! * [`indexer`]: the extension, and the indexes of a lake; [`handle`]: their methods; [`statements`]: their SQL; [`options`].
 //! * [`index`]: one index, what it writes and when.
-//! * [`folder`]: a folder as a source.
+//! * [`source`]: what is indexed: a [`folder`], or a [`bucket`], of which [`stores`] are the user's own.
+//! * [`event`]: what stores tell of their objects; [`feed`]: how that comes here.
 //! * [`record`], [`tables`]: changes of objects, and the tables that hold them.
 
+mod bucket;
+mod event;
+mod feed;
 mod folder;
+mod handle;
 mod index;
 mod indexer;
+mod options;
 mod record;
+mod source;
 mod statements;
+mod stores;
 mod tables;
 
-pub use index::{IndexState, IndexStatus, Synced};
-pub use indexer::{MetadataIndex, MetadataIndexer, MetadataIndexes};
+pub use handle::{MetadataIndex, MetadataIndexes};
+pub use index::{EventCounts, IndexState, IndexStatus, Synced};
+pub use indexer::MetadataIndexer;
+pub use options::IndexOptions;

@@ -2,12 +2,15 @@
 
 use tarndb_core::{Error, Result, Tokens};
 
+use crate::options::IndexOptions;
+
 /// A statement about metadata indexes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Statement {
     Create {
         name: String,
         source: String,
+        options: IndexOptions,
         if_not_exists: bool,
     },
     Drop {
@@ -83,14 +86,26 @@ fn create(tokens: &mut Tokens) -> Result<Statement> {
         return Err(tokens.expected("ON and the location of what is indexed"));
     }
     let source = tokens.string()?;
+    let mut options = IndexOptions::default();
     if tokens.accept(&["WITH"]) {
         if !tokens.accept_symbol("(") {
             return Err(tokens.expected("`(`"));
         }
-        let option = tokens.name()?;
-        return Err(Error::unsupported(format!("the option `{option}` of a metadata index is not supported yet")));
+        loop {
+            let option = tokens.name()?;
+            if !tokens.accept_symbol("=") {
+                return Err(tokens.expected("`=`"));
+            }
+            options = options.with(&option, &tokens.string()?)?;
+            if !tokens.accept_symbol(",") {
+                break;
+            }
+        }
+        if !tokens.accept_symbol(")") {
+            return Err(tokens.expected("`,` or `)`"));
+        }
     }
-    Ok(Statement::Create { name, source, if_not_exists })
+    Ok(Statement::Create { name, source, options, if_not_exists })
 }
 
 fn call(tokens: &mut Tokens) -> Result<Option<Statement>> {
@@ -125,13 +140,30 @@ mod tests {
     #[test]
     fn statements_of_indexes_and_others() {
         let name = || "docs".to_string();
-        let create = |source: &str| Statement::Create { name: name(), source: source.to_string(), if_not_exists: false };
+        let create_with = |source: &str, options: IndexOptions| Statement::Create {
+            name: name(),
+            source: source.to_string(),
+            options,
+            if_not_exists: false,
+        };
+        let create = |source: &str| create_with(source, IndexOptions::default());
+        let events = || IndexOptions::default().with("events", "sqs://q").unwrap();
         let cases = [
             ("CREATE METADATA INDEX docs ON './a b';", create("./a b")),
             ("-- one\ncreate metadata index Docs on 'it''s'", create("it's")),
             (
                 "CREATE METADATA INDEX IF NOT EXISTS \"docs\" ON 'x'",
-                Statement::Create { name: name(), source: "x".to_string(), if_not_exists: true },
+                Statement::Create {
+                    name: name(),
+                    source: "x".to_string(),
+                    options: IndexOptions::default(),
+                    if_not_exists: true,
+                },
+            ),
+            ("CREATE METADATA INDEX docs ON 's3://b' WITH (events = 'sqs://q')", create_with("s3://b", events())),
+            (
+                "create metadata index docs on 's3://b' with (Events = 'sqs://q', region='eu-west-1')",
+                create_with("s3://b", events().with("region", "eu-west-1").unwrap()),
             ),
             ("DROP METADATA INDEX IF EXISTS docs", Statement::Drop { name: name(), if_exists: true }),
             ("show metadata indexes", Statement::Show),
@@ -157,13 +189,16 @@ mod tests {
             "CREATE METADATA INDEX ON 'x'",
             "CREATE METADATA INDEX a.b ON 'x'",
             "CREATE METADATA INDEX \"a.b\" ON 'x'",
+            "CREATE METADATA INDEX docs ON 'x' WITH (events)",
+            "CREATE METADATA INDEX docs ON 'x' WITH (region = 'x'",
+            "CREATE METADATA INDEX docs ON 'x' WITH (events = 'x')",
             "DROP METADATA INDEX docs CASCADE",
             "CALL system.sync_metadata_index(docs)",
         ] {
             assert_eq!(parse(wrong).unwrap_err().kind(), ErrorKind::InvalidInput, "{wrong}");
         }
-        let option = parse("CREATE METADATA INDEX docs ON 'x' WITH (events = 'sqs://q')").unwrap_err();
+        let option = parse("CREATE METADATA INDEX docs ON 'x' WITH (extract = 'media')").unwrap_err();
         assert_eq!(option.kind(), ErrorKind::Unsupported);
-        assert!(option.to_string().contains("events"));
+        assert!(option.to_string().contains("extract"));
     }
 }

@@ -4,11 +4,17 @@ use std::collections::HashMap;
 
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result, Table};
 
+use crate::options::IndexOptions;
+use crate::source::Source;
+
 /// Table property: what is indexed. That of the journal makes a namespace an index.
 const SOURCE: &str = "tarndb.metadata-index.source";
 
 /// Table property: the source was the root of a mounted file system when the index was created.
 const MOUNTED: &str = "tarndb.metadata-index.mounted";
+
+/// Table properties of the journal: options of the index, each with its name behind this.
+const OPTION: &str = "tarndb.metadata-index.option.";
 
 /// How long nobody takes to create the journal after the inventory.
 const LEFT_AFTER_MS: i64 = 60_000;
@@ -29,12 +35,15 @@ pub(crate) struct TableNames {
     pub(crate) namespace: String,
     pub(crate) journal: String,
     pub(crate) inventory: String,
+    /// What came as an event and was not understood.
+    pub(crate) dead_letters: String,
 }
 
 impl TableNames {
     pub(crate) fn of(index: &str) -> Self {
         let namespace = quoted(index);
-        Self { journal: format!("{namespace}.journal"), inventory: format!("{namespace}.inventory"), namespace }
+        let table = |name: &str| format!("{namespace}.{name}");
+        Self { journal: table("journal"), inventory: table("inventory"), dead_letters: table("dead_letters"), namespace }
     }
 }
 
@@ -50,7 +59,7 @@ async fn run(lake: &Lakehouse, statement: &str) -> Result<()> {
 ///
 /// # Errors
 /// `AlreadyExists` when the namespace has a table of such a name.
-pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &str, mounted: bool) -> Result<()> {
+pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source, options: &IndexOptions) -> Result<()> {
     run(lake, &format!("CREATE NAMESPACE IF NOT EXISTS {}", names.namespace)).await?;
     let TableNames { journal, inventory, .. } = names;
     // What is left of an index of which the journal was never created, unless someone is about to.
@@ -62,8 +71,13 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &str, m
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let mounted = if mounted { format!(", '{MOUNTED}' = 'true'") } else { String::new() };
-    let properties = format!("TBLPROPERTIES ('{SOURCE}' = '{}'{mounted})", source.replace('\'', "''"));
+    let mut properties = vec![(SOURCE.to_string(), source.url())];
+    properties.extend(source.is_mounted().then(|| (MOUNTED.to_string(), "true".to_string())));
+    properties.extend(options.iter().map(|(name, value)| (format!("{OPTION}{name}"), value.to_string())));
+    let text = |text: &str| text.replace('\'', "''");
+    let properties: Vec<String> =
+        properties.iter().map(|(name, value)| format!("'{}' = '{}'", text(name), text(value))).collect();
+    let properties = format!("TBLPROPERTIES ({})", properties.join(", "));
     let columns = format!("{KEY_COLUMNS}, {OBJECT_COLUMNS}");
     run(lake, &format!("CREATE TABLE {inventory} ({columns}) PARTITIONED BY (bucket({INVENTORY_BUCKETS}, key)) {properties}"))
         .await?;
@@ -85,7 +99,7 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &str, m
 /// Drops the tables of an index with their files, and its namespace when nothing else is in it. The journal goes last: until then
 /// there is the index.
 pub(crate) async fn drop(lake: &Lakehouse, names: &TableNames) -> Result<()> {
-    for table in [&names.inventory, &names.journal] {
+    for table in [&names.dead_letters, &names.inventory, &names.journal] {
         match lake.drop_table(table, true).await {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -100,6 +114,26 @@ pub(crate) async fn drop(lake: &Lakehouse, names: &TableNames) -> Result<()> {
 /// What the index is about that this table is of; `None` when it is of none.
 pub(crate) fn source(table: &Table) -> Option<&str> {
     table.metadata().properties().get(SOURCE).map(String::as_str)
+}
+
+/// The options of the index that this journal is of.
+///
+/// # Errors
+/// `Unsupported` for options that a later version of this crate knows.
+pub(crate) fn options(journal: &Table) -> Result<IndexOptions> {
+    let properties = journal.metadata().properties().iter();
+    let given = properties.filter_map(|(name, value)| Some((name.strip_prefix(OPTION)?, value)));
+    given.fold(Ok(IndexOptions::default()), |options, (name, value)| options?.with(name, value))
+}
+
+/// The table of what was not understood, created when it is not there: most indexes need none.
+pub(crate) async fn create_dead_letters(lake: &Lakehouse, names: &TableNames) -> Result<()> {
+    let table = &names.dead_letters;
+    run(
+        lake,
+        &format!("CREATE TABLE IF NOT EXISTS {table} (received_at TIMESTAMP NOT NULL, reason STRING NOT NULL, body STRING)"),
+    )
+    .await
 }
 
 /// Whether the source was the root of a file system that is mounted.

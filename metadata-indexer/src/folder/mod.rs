@@ -232,9 +232,10 @@ fn state(metadata: &Metadata) -> ObjectState {
     };
     let nanos = modified.map_or(0, since);
     ObjectState {
-        size: i64::try_from(metadata.len()).unwrap_or(i64::MAX),
-        last_modified: i64::try_from(nanos.div_euclid(1000)).unwrap_or(0),
-        e_tag: format!("{}-{nanos}-{}", metadata.len(), inode(metadata)),
+        size: Some(i64::try_from(metadata.len()).unwrap_or(i64::MAX)),
+        last_modified: Some(i64::try_from(nanos.div_euclid(1000)).unwrap_or(0)),
+        e_tag: Some(format!("{}-{nanos}-{}", metadata.len(), inode(metadata))),
+        ..ObjectState::default()
     }
 }
 

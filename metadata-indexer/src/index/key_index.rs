@@ -1,50 +1,129 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
+use hashbrown::HashTable;
 use roaring::RoaringTreemap;
 use tarndb_core::{Lakehouse, Result, Table};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
-use crate::record::{Sequence, missing, text};
+use crate::record::{ObjectId, Sequence, missing, text};
 
-/// Where the rows of the inventory are, by the hashes of their keys: what a new change of an object needs to know of it.
-#[derive(Debug, Default)]
+/// Tables that the index is divided into, so that one that grows is a small part of it.
+const SHARDS: usize = 64;
+
+/// Stands for the data file of what is gone.
+const GONE: u32 = u32::MAX;
+
+/// That by which an object is known: a part of a hash of 128 bits, of which two agree among a billion objects by a chance of one in
+/// a hundred billion.
+pub(super) type KeyHash = [u32; 3];
+
+/// Where the rows of the inventory are: what a new change of an object needs to know of it. And for a while, of objects that are
+/// gone, when they went: what is told late of them is older.
+#[derive(Debug)]
 pub(super) struct KeyIndex {
-    keys: HashMap<u128, Known>,
+    shards: Vec<HashTable<Entry>>,
     /// The data files of the inventory that were read, and their numbers.
     files: Vec<String>,
     numbers: HashMap<String, u32>,
+}
+
+/// 48 bytes, of words, so that no space is lost between them.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    key: KeyHash,
+    sequence: [u32; 5],
+    e_tag: [u32; 2],
+    file: u32,
+    /// Of what is gone, the day since 1970.
+    position: u32,
 }
 
 /// What is known of an object that is in the inventory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
     pub(super) sequence: Sequence,
-    e_tag: u64,
+    e_tag: [u32; 2],
     file: u32,
     position: u32,
 }
 
-/// That by which a key is known.
-pub(super) fn hash(key: &str) -> u128 {
-    XxHash3_128::oneshot(key.as_bytes())
+/// That by which an object is known.
+pub(super) fn hash(id: &ObjectId) -> KeyHash {
+    hash_of(&id.key, id.version.as_deref())
+}
+
+/// As [`hash`], of the parts of an id.
+pub(super) fn hash_of(key: &str, version: Option<&str>) -> KeyHash {
+    let seed = version.map_or(0, |version| XxHash3_64::oneshot(version.as_bytes()));
+    let hash = XxHash3_128::oneshot_with_seed(seed, key.as_bytes());
+    [(hash >> 64) as u32, (hash >> 32) as u32, hash as u32]
+}
+
+fn e_tag_hash(e_tag: Option<&str>) -> [u32; 2] {
+    let hash = e_tag.map_or(0, |e_tag| XxHash3_64::oneshot(e_tag.as_bytes()));
+    [(hash >> 32) as u32, hash as u32]
+}
+
+fn slot(key: &KeyHash) -> u64 {
+    u64::from(key[0]) << 32 | u64::from(key[1])
 }
 
 impl Known {
-    pub(super) fn has_e_tag(self, e_tag: &str) -> bool {
-        self.e_tag == XxHash3_64::oneshot(e_tag.as_bytes())
+    pub(super) fn has_e_tag(self, e_tag: Option<&str>) -> bool {
+        self.e_tag == e_tag_hash(e_tag)
+    }
+}
+
+impl Default for KeyIndex {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| HashTable::new()).collect(), files: Vec::new(), numbers: HashMap::new() }
     }
 }
 
 impl KeyIndex {
-    pub(super) fn get(&self, key: &str) -> Option<Known> {
-        self.keys.get(&hash(key)).copied()
+    fn shard(key: &KeyHash) -> usize {
+        key[2] as usize % SHARDS
     }
 
-    pub(super) fn remove(&mut self, key: &str) {
-        self.keys.remove(&hash(key));
+    fn find(&self, key: &KeyHash) -> Option<&Entry> {
+        self.shards.get(Self::shard(key))?.find(slot(key), |entry| entry.key == *key)
+    }
+
+    fn insert(&mut self, new: Entry) {
+        let Some(shard) = self.shards.get_mut(Self::shard(&new.key)) else { return };
+        match shard.find_mut(slot(&new.key), |entry| entry.key == new.key) {
+            Some(entry) => *entry = new,
+            None => drop(shard.insert_unique(slot(&new.key), new, |entry| slot(&entry.key))),
+        }
+    }
+
+    /// The object as the inventory has it.
+    pub(super) fn get(&self, id: &ObjectId) -> Option<Known> {
+        let entry = self.find(&hash(id)).filter(|entry| entry.file != GONE)?;
+        let Entry { sequence, e_tag, file, position, .. } = *entry;
+        Some(Known { sequence: Sequence::of_words(sequence), e_tag, file, position })
+    }
+
+    /// The newest change that is known of the object, whether it is there or gone.
+    pub(super) fn newest(&self, id: &ObjectId) -> Option<Sequence> {
+        self.find(&hash(id)).map(|entry| Sequence::of_words(entry.sequence))
+    }
+
+    /// Remembers that an object is gone since a change at this time, in microseconds since 1970.
+    pub(super) fn set_gone(&mut self, id: &ObjectId, sequence: Sequence, time: i64) {
+        const DAY: i64 = 86_400_000_000;
+        let position = u32::try_from(time.div_euclid(DAY)).unwrap_or(0);
+        self.insert(Entry { key: hash(id), sequence: sequence.words(), e_tag: [0; 2], file: GONE, position });
+    }
+
+    /// Forgets what is gone since before this day since 1970.
+    pub(super) fn forget_gone_before(&mut self, day: u32) {
+        for shard in &mut self.shards {
+            shard.retain(|entry| entry.file != GONE || entry.position >= day);
+        }
     }
 
     /// Adds the place of a row to `places`.
@@ -56,20 +135,21 @@ impl KeyIndex {
 
     /// Reads the data files of the inventory that were not read yet; the highest sequence number in them.
     pub(super) async fn read_new_files(&mut self, lake: &Lakehouse, inventory: &Table) -> Result<Option<Sequence>> {
-        const COLUMNS: [&str; 5] = ["key", "sequence_number", "e_tag", "_file", "_pos"];
+        const COLUMNS: [&str; 6] = ["key", "version_id", "sequence_number", "e_tag", "_file", "_pos"];
         let read = self.numbers.keys().cloned().collect();
         let mut rows = lake.scan_other_files(inventory, &COLUMNS.map(str::to_string), read).await?;
         let mut highest = None;
         while let Some(batch) = rows.try_next().await? {
             let (keys, sequences, e_tags) = (text(&batch, "key")?, text(&batch, "sequence_number")?, text(&batch, "e_tag")?);
-            let files = text(&batch, "_file")?;
+            let (versions, files) = (text(&batch, "version_id")?, text(&batch, "_file")?);
             let positions = batch.column_by_name("_pos").and_then(|column| column.as_primitive_opt::<Int64Type>());
             let positions = positions.ok_or_else(|| missing("_pos"))?;
             for row in 0..batch.num_rows() {
                 let file = match self.numbers.get(files.value(row)) {
                     Some(number) => *number,
                     None => {
-                        let number = u32::try_from(self.files.len()).map_err(|_| missing("_file"))?;
+                        let number = u32::try_from(self.files.len()).ok().filter(|number| *number != GONE);
+                        let number = number.ok_or_else(|| missing("_file"))?;
                         self.files.push(files.value(row).to_string());
                         self.numbers.insert(files.value(row).to_string(), number);
                         number
@@ -77,16 +157,45 @@ impl KeyIndex {
                 };
                 let sequence = Sequence::parse(sequences.value(row))?;
                 let position = u32::try_from(positions.value(row)).map_err(|_| missing("_pos"))?;
-                let e_tag = XxHash3_64::oneshot(e_tags.value(row).as_bytes());
-                self.keys.insert(hash(keys.value(row)), Known { sequence, e_tag, file, position });
+                let e_tag = e_tag_hash(e_tags.is_valid(row).then(|| e_tags.value(row)));
+                let key = hash_of(keys.value(row), versions.is_valid(row).then(|| versions.value(row)));
+                self.insert(Entry { key, sequence: sequence.words(), e_tag, file, position });
                 highest = highest.max(Some(sequence));
             }
         }
         Ok(highest)
     }
 
-    /// Whether all keys are among those of which the hashes are in `seen`.
-    pub(super) fn all_in(&self, seen: &HashSet<u128>) -> bool {
-        self.keys.keys().all(|key| seen.contains(key))
+    /// Whether all objects of the inventory are among those of which the hashes are in `seen`.
+    pub(super) fn all_in(&self, seen: &HashSet<KeyHash>) -> bool {
+        self.shards.iter().flatten().all(|entry| entry.file == GONE || seen.contains(&entry.key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_is_remembered_for_a_while() {
+        let mut keys = KeyIndex::default();
+        let version = |version: &str| ObjectId { key: "a".to_string(), version: Some(version.to_string()) };
+        let ids = [ObjectId::of_key("a"), ObjectId::of_key("b"), version("1"), version("2")];
+        for (number, id) in ids.iter().enumerate() {
+            assert_eq!(keys.newest(id), None);
+            keys.set_gone(id, Sequence::of_time(number as u64), 86_400_000_000 * number as i64);
+        }
+        for (number, id) in ids.iter().enumerate() {
+            assert_eq!(keys.newest(id), Some(Sequence::of_time(number as u64)));
+            assert!(keys.get(id).is_none());
+        }
+        assert!(keys.all_in(&HashSet::new()));
+        keys.forget_gone_before(2);
+        assert_eq!(ids.each_ref().map(|id| keys.newest(id).is_some()), [false, false, true, true]);
+    }
+
+    #[test]
+    fn an_entry_has_no_holes() {
+        assert_eq!(size_of::<Entry>(), 48);
     }
 }

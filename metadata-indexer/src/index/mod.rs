@@ -1,10 +1,15 @@
 //! One index: its tables, and what keeps them true.
 //!
 //! * [`writer`]: the journal, and the inventory that derives from it.
-//! * [`key_index`]: where in the inventory each key is.
-//! * [`observe`]: what is so with an object, against what is known of it.
+//! * [`key_index`]: where in the inventory each object is.
+//! * [`observe`]: what is so with a file of a folder, against what is known of it; [`follow_folder`]: when that is looked at.
+//! * [`bucket`]: what is so with an object of a bucket; [`events`]: what its store tells; [`follow_bucket`]: when.
 //! * [`status`]: how the index is.
 
+mod bucket;
+mod events;
+mod follow_bucket;
+mod follow_folder;
 mod key_index;
 mod observe;
 mod status;
@@ -13,38 +18,43 @@ mod writer;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tarndb_core::{Error, ErrorKind, Lakehouse, Result, WeakLakehouse};
-use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
-pub use status::{IndexState, IndexStatus, Synced};
+pub use status::{EventCounts, IndexState, IndexStatus, Synced};
 
-use crate::folder::Folder;
-use crate::folder::watch::Watch;
+use crate::options::IndexOptions;
+use crate::source::Source;
 use crate::tables::{self, TableNames};
+use bucket::Touched;
 use observe::Looked;
+use status::Counters;
 use writer::Writer;
 
-/// How long what is touched is collected before it is looked at: a commit costs some milliseconds, however much is in it.
+/// How long what is touched, or told, is collected before it is committed: a commit costs some milliseconds, however much is in it.
 const COLLECTED_FOR: Duration = Duration::from_millis(100);
 
-/// How often all of the source is looked at although nothing was missed.
-const LISTED_EVERY: Duration = Duration::from_secs(10 * 60);
-
-/// Pauses after failures, each twice the one before.
+/// The first pause after a failure, each twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// An index in this process.
 #[derive(Debug)]
 pub(crate) struct Index {
     name: String,
     names: TableNames,
-    folder: Folder,
+    source: Source,
+    options: IndexOptions,
     /// There is none while one is at work, and after it failed.
     writer: AsyncMutex<Option<Writer>>,
+    /// One listing at a time.
+    listing: AsyncMutex<()>,
+    /// What events told of while a listing is under way.
+    touched: Mutex<Option<Touched>>,
+    counters: Counters,
     state: Mutex<(IndexState, Option<String>)>,
+    /// What is wrong with the source of events.
+    feed_error: Arc<Mutex<Option<String>>>,
     following: AsyncMutex<Option<Following>>,
 }
 
@@ -52,17 +62,27 @@ pub(crate) struct Index {
 #[derive(Debug)]
 struct Following {
     task: JoinHandle<()>,
-    stop: Arc<Notify>,
+    stop: watch::Sender<bool>,
+}
+
+/// Whether there is no index any more, or no lake: it was dropped, or closed.
+fn is_end(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput)
 }
 
 impl Index {
-    pub(crate) fn new(name: &str, folder: Folder) -> Self {
+    pub(crate) fn new(name: &str, source: Source, options: IndexOptions) -> Self {
         Self {
             name: name.to_string(),
             names: TableNames::of(name),
-            folder,
+            source,
+            options,
             writer: AsyncMutex::default(),
+            listing: AsyncMutex::default(),
+            touched: Mutex::default(),
+            counters: Counters::default(),
             state: Mutex::default(),
+            feed_error: Arc::default(),
             following: AsyncMutex::default(),
         }
     }
@@ -72,7 +92,11 @@ impl Index {
     }
 
     pub(crate) fn source(&self) -> String {
-        self.folder.url()
+        self.source.url()
+    }
+
+    pub(crate) fn options(&self) -> &IndexOptions {
+        &self.options
     }
 
     pub(crate) fn names(&self) -> &TableNames {
@@ -87,113 +111,32 @@ impl Index {
         *self.state() = (state, error.map(Error::report));
     }
 
-    /// Follows the source from now on. What happened before comes into the tables until this returns.
+    /// Follows the source from now on. What happened before comes into the tables until this returns; but what a queue of events keeps.
     pub(crate) async fn start(self: &Arc<Self>, lake: &Lakehouse) -> Result<()> {
         let mut following = self.following.lock().await;
         if following.as_ref().is_some_and(|following| !following.task.is_finished()) {
             return Ok(());
         }
-        // Before the listing, so that nothing happens between them.
-        let watch = self.watch().await;
-        let unreadable = self.bring_up(lake).await?.unreadable;
-        match &watch {
-            Ok(_) => self.set_state(IndexState::Active, unreadable.as_ref()),
-            Err(error) => self.set_state(IndexState::Failed, Some(error)),
-        }
-        let stop = Arc::new(Notify::new());
-        let task = tokio::spawn(Arc::clone(self).follow(lake.downgrade(), watch.ok(), Arc::clone(&stop)));
-        *following = Some(Following { task, stop });
-        Ok(())
-    }
-
-    async fn watch(&self) -> Result<Watch> {
-        let folder = self.folder.clone();
-        let watch = tokio::task::spawn_blocking(move || {
-            folder.check()?;
-            Watch::start(&folder)
+        *following = Some(match &self.source {
+            Source::Folder(folder) => self.start_folder(lake, folder).await?,
+            Source::Bucket(_) => self.start_bucket(lake).await?,
         });
-        watch.await.map_err(|e| Error::internal("watching a folder ended early").with_source(e))?
-    }
-
-    /// Without a watch, the source is listed now and then, until it can be watched.
-    async fn follow(self: Arc<Self>, lake: WeakLakehouse, mut watch: Option<Watch>, stop: Arc<Notify>) {
-        let mut next_listing = Instant::now() + LISTED_EVERY;
-        let mut pause = FIRST_PAUSE;
-        let mut stopping = false;
-        while !stopping {
-            let touched = async {
-                match &watch {
-                    Some(watch) => {
-                        tokio::select! {
-                            () = watch.changed() => {}
-                            () = tokio::time::sleep_until(next_listing) => {}
-                        }
-                        tokio::time::sleep(COLLECTED_FOR).await;
-                    }
-                    None => tokio::time::sleep(pause).await,
-                }
-            };
-            tokio::select! {
-                () = stop.notified() => stopping = true,
-                () = touched => {}
-            }
-            let Some(lake) = lake.upgrade() else { return };
-            match self.look(&lake, &mut watch, &mut next_listing).await {
-                Ok(looked) => {
-                    pause = FIRST_PAUSE;
-                    self.set_state(IndexState::Active, looked.unreadable.as_ref());
-                }
-                // It was dropped, or the lake closed.
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
-                    tracing::info!(index = self.name, error = error.report(), "a metadata index ends");
-                    return self.set_state(IndexState::Stopped, Some(&error));
-                }
-                Err(error) => {
-                    tracing::warn!(index = self.name, error = error.report(), "a metadata index cannot follow its source now");
-                    self.set_state(IndexState::Failed, Some(&error));
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    // What was touched is not known any more.
-                    watch = None;
-                }
-            }
-        }
-        self.set_state(IndexState::Stopped, None);
-    }
-
-    /// Looks at what was touched, or at everything when something was missed; and now and then at everything, watched anew, for nobody
-    /// promises that nothing is missed.
-    async fn look(&self, lake: &Lakehouse, watch: &mut Option<Watch>, next_listing: &mut Instant) -> Result<Looked> {
-        if let Some(watching) = watch
-            && Instant::now() < *next_listing
-        {
-            let touched = watching.take();
-            if touched.all && !touched.unwatched {
-                // To watch many folders anew would be told of in more events than there is room for, of which this may come.
-                return self.bring_up(lake).await;
-            }
-            if !touched.unwatched {
-                let mut looked = self.observe_touched(lake, touched).await?;
-                watching.look_again(std::mem::take(&mut looked.folders));
-                return Ok(looked);
-            }
-        }
-        *watch = None;
-        let watched = self.watch().await;
-        *next_listing = Instant::now() + LISTED_EVERY;
-        let looked = self.bring_up(lake).await?;
-        *watch = Some(watched?);
-        Ok(looked)
+        Ok(())
     }
 
     /// Ends following, after what is under way is committed.
     pub(crate) async fn stop(&self) {
-        if let Some(Following { task, stop }) = self.following.lock().await.take() {
-            stop.notify_one();
-            if let Err(error) = task.await {
-                tracing::warn!(index = self.name, %error, "a metadata index ended early");
-            }
+        if let Some(following) = self.following.lock().await.take() {
+            self.end(following).await;
         }
         self.set_state(IndexState::Stopped, None);
+    }
+
+    async fn end(&self, Following { task, stop }: Following) {
+        stop.send_replace(true);
+        if let Err(error) = task.await {
+            tracing::warn!(index = self.name, %error, "a metadata index ended early");
+        }
     }
 
     /// Ends following at once, where nobody can wait: what is under way takes effect or not, and the next to start finds out.
@@ -209,6 +152,13 @@ impl Index {
     pub(crate) async fn sync(&self, lake: &Lakehouse) -> Result<Synced> {
         let looked = self.bring_up(lake).await?;
         looked.unreadable.map_or(Ok(looked.synced), Err)
+    }
+
+    async fn look_at_all(&self, lake: &Lakehouse) -> Result<Looked> {
+        match &self.source {
+            Source::Folder(folder) => self.look_at_folder(lake, folder).await,
+            Source::Bucket(bucket) => self.look_at_bucket(lake, bucket).await,
+        }
     }
 
     async fn bring_up(&self, lake: &Lakehouse) -> Result<Looked> {
@@ -232,26 +182,27 @@ impl Index {
 
     /// How the index is when that cannot be learnt from its tables.
     pub(crate) fn failed_status(&self, error: &Error) -> IndexStatus {
+        IndexStatus { state: IndexState::Failed, last_error: Some(error.report()), ..self.status_of(0, 0) }
+    }
+
+    fn status_of(&self, objects: u64, changes: u64) -> IndexStatus {
+        let (state, error) = self.state().clone();
+        let feed_error = || self.feed_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let denied = || if let Source::Bucket(bucket) = &self.source { bucket.denied() } else { None };
         IndexStatus {
             name: self.name.clone(),
-            source: self.folder.url(),
-            state: IndexState::Failed,
-            objects: 0,
-            changes: 0,
-            last_error: Some(error.report()),
+            source: self.source.url(),
+            state,
+            objects,
+            changes,
+            events: self.counters.counts(),
+            lag_ms: self.counters.lag_ms(),
+            last_error: error.or_else(feed_error).or_else(denied),
         }
     }
 
     pub(crate) async fn status(&self, lake: &Lakehouse) -> Result<IndexStatus> {
         let (journal, inventory) = (lake.table(&self.names.journal).await?, lake.table(&self.names.inventory).await?);
-        let (state, last_error) = self.state().clone();
-        Ok(IndexStatus {
-            name: self.name.clone(),
-            source: self.folder.url(),
-            state,
-            objects: tables::row_count(&inventory)?,
-            changes: tables::row_count(&journal)?,
-            last_error,
-        })
+        Ok(self.status_of(tables::row_count(&inventory)?, tables::row_count(&journal)?))
     }
 }

@@ -5,13 +5,12 @@ use std::time::Duration;
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
 use tokio::sync::mpsc;
 
-use super::Index;
-use super::key_index;
 use super::status::Synced;
 use super::writer::Writer;
+use super::{Index, key_index};
 use crate::folder::watch::Touched;
-use crate::folder::{Listed, is_below};
-use crate::record::{ObjectState, Record};
+use crate::folder::{Folder, Listed, is_below};
+use crate::record::{Change, ObjectId, ObjectState, Origin, Record};
 
 /// Objects that are looked at, and committed, at once.
 const OBSERVED_AT_ONCE: usize = 50_000;
@@ -31,7 +30,7 @@ pub(super) struct Looked {
 }
 
 impl Looked {
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.synced += other.synced;
         self.unreadable = self.unreadable.take().or(other.unreadable);
     }
@@ -42,7 +41,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 /// The number of the next attempt after a conflict; other errors are handed back.
-async fn pause_after(lake: &Lakehouse, error: Error, attempt: u64) -> Result<u64> {
+pub(super) async fn pause_after(lake: &Lakehouse, error: Error, attempt: u64) -> Result<u64> {
     if error.kind() != ErrorKind::CommitConflict || attempt >= ATTEMPTS {
         return Err(error);
     }
@@ -54,12 +53,12 @@ async fn pause_after(lake: &Lakehouse, error: Error, attempt: u64) -> Result<u64
 impl Index {
     /// Looks at objects, and records what is not as it is known. One observer at a time, so that what is recorded later was seen
     /// later.
-    async fn observe(&self, lake: &Lakehouse, keys: Vec<String>) -> Result<Looked> {
+    async fn observe(&self, lake: &Lakehouse, folder: &Folder, keys: Vec<String>) -> Result<Looked> {
         let mut looked = Looked::default();
         for keys in keys.chunks(OBSERVED_AT_ONCE) {
             let mut attempt = 1;
             loop {
-                match self.observe_once(lake, keys.to_vec()).await {
+                match self.observe_once(lake, folder, keys.to_vec()).await {
                     Ok(found) => {
                         looked.add(found);
                         break;
@@ -72,28 +71,28 @@ impl Index {
         Ok(looked)
     }
 
-    async fn observe_once(&self, lake: &Lakehouse, keys: Vec<String>) -> Result<Looked> {
+    async fn observe_once(&self, lake: &Lakehouse, folder: &Folder, keys: Vec<String>) -> Result<Looked> {
         let mut guard = self.writer.lock().await;
         let mut writer = self.take_writer(lake, &mut guard).await?;
-        let folder = self.folder.clone();
+        let folder = folder.clone();
         let states = blocking(move || folder.states(keys)).await?;
         let (records, synced) = changes(&mut writer, lake.storage().clock().now_ms(), states.found);
-        writer.record(lake, records).await?;
+        writer.record(lake, &records).await?;
         *guard = Some(writer);
         Ok(Looked { synced, unreadable: states.unreadable, ..Looked::default() })
     }
 
     /// The writer, opened unless it is there and still right. It is taken out, so that nobody uses it after an error, nor after this
     /// was cancelled.
-    async fn take_writer(&self, lake: &Lakehouse, writer: &mut Option<Writer>) -> Result<Writer> {
+    pub(super) async fn take_writer(&self, lake: &Lakehouse, writer: &mut Option<Writer>) -> Result<Writer> {
         if let Some(writer) = writer.take()
-            && writer.is_current(lake, &self.names).await?
+            && writer.is_current(lake).await?
         {
             return Ok(writer);
         }
         let mut attempt = 1;
         loop {
-            match Writer::open(lake, &self.names, &self.folder.url()).await {
+            match Writer::open(lake, &self.names, &self.source.bucket(), &self.source.url()).await {
                 Ok(writer) => return Ok(writer),
                 Err(e) => attempt = pause_after(lake, e, attempt).await?,
             }
@@ -121,15 +120,15 @@ impl Index {
     }
 
     /// Looks at what was touched.
-    pub(super) async fn observe_touched(&self, lake: &Lakehouse, touched: Touched) -> Result<Looked> {
-        let folder = self.folder.clone();
+    pub(super) async fn observe_touched(&self, lake: &Lakehouse, folder: &Folder, touched: Touched) -> Result<Looked> {
+        let looked_at = folder.clone();
         let (mut keys, gone, folders, unreadable) = blocking(move || {
             let (mut keys, mut gone, mut folders, mut unreadable) = (Vec::new(), HashSet::new(), Vec::new(), None);
             let again = touched.again.into_iter().map(|path| (path, false, true));
             for (path, was_folder, again) in touched.paths.into_iter().map(|(path, was)| (path, was, false)).chain(again) {
-                let Some(key) = folder.key(&path) else { continue };
-                if folder.is_folder(&key) {
-                    folder.list(&key, |found| {
+                let Some(key) = looked_at.key(&path) else { continue };
+                if looked_at.is_folder(&key) {
+                    looked_at.list(&key, |found| {
                         match found {
                             Listed::Keys(more) => keys.extend(more),
                             Listed::Unreadable(_, error) => drop(unreadable.get_or_insert(error)),
@@ -152,25 +151,25 @@ impl Index {
             let mut guard = self.writer.lock().await;
             let writer = self.take_writer(lake, &mut guard).await?;
             // What was a file had no files below.
-            let gone = gone.into_iter().filter(|key| writer.known(key).is_none()).collect();
-            keys.extend(writer.keys_below(lake, &gone).await?);
+            let gone = gone.into_iter().filter(|key: &String| writer.known(&ObjectId::of_key(key)).is_none()).collect();
+            keys.extend(writer.objects_below(lake, &gone).await?.into_iter().map(|id| id.key));
             *guard = Some(writer);
         }
         keys.sort_unstable();
         keys.dedup();
         let mut looked = Looked { unreadable, folders, ..Looked::default() };
-        looked.add(self.observe(lake, keys).await?);
+        looked.add(self.observe(lake, folder, keys).await?);
         Ok(looked)
     }
 
     /// Lists the source, and records what makes the inventory true again. Of what is below a part that cannot be listed nothing is taken
     /// for gone.
-    pub(super) async fn look_at_all(&self, lake: &Lakehouse) -> Result<Looked> {
+    pub(super) async fn look_at_folder(&self, lake: &Lakehouse, folder: &Folder) -> Result<Looked> {
         let (sender, mut listed) = mpsc::channel(2);
-        let folder = self.folder.clone();
+        let listing = folder.clone();
         let listing = tokio::task::spawn_blocking(move || {
-            folder.check()?;
-            folder.list("", |found| sender.blocking_send(found).is_ok());
+            listing.check()?;
+            listing.list("", |found| sender.blocking_send(found).is_ok());
             Ok::<(), Error>(())
         });
         let mut looked = Looked::default();
@@ -178,8 +177,8 @@ impl Index {
         while let Some(found) = listed.recv().await {
             match found {
                 Listed::Keys(keys) => {
-                    seen.extend(keys.iter().map(|key| key_index::hash(key)));
-                    looked.add(self.observe(lake, keys).await?);
+                    seen.extend(keys.iter().map(|key| key_index::hash_of(key, None)));
+                    looked.add(self.observe(lake, folder, keys).await?);
                 }
                 Listed::Unreadable(key, error) => {
                     unreadable.insert(key);
@@ -195,8 +194,8 @@ impl Index {
             *guard = Some(writer);
             others
         };
-        let gone = gone.into_iter().filter(|key| !is_below(key, &unreadable)).collect();
-        looked.add(self.observe(lake, gone).await?);
+        let gone = gone.into_iter().map(|id| id.key).filter(|key| !is_below(key, &unreadable)).collect();
+        looked.add(self.observe(lake, folder, gone).await?);
         Ok(looked)
     }
 }
@@ -205,15 +204,19 @@ impl Index {
 fn changes(writer: &mut Writer, now_ms: i64, states: Vec<(String, Option<ObjectState>)>) -> (Vec<Record>, Synced) {
     let (mut records, mut synced) = (Vec::new(), Synced::default());
     for (key, state) in states {
-        match (&state, writer.known(&key)) {
-            (Some(state), Some(known)) if known.has_e_tag(&state.e_tag) => continue,
+        let id = ObjectId { key, version: None };
+        match (&state, writer.known(&id)) {
+            (Some(state), Some(known)) if known.has_e_tag(state.e_tag.as_deref()) => continue,
             (Some(_), Some(_)) => synced.overwritten += 1,
             (Some(_), None) => synced.created += 1,
             (None, Some(_)) => synced.deleted += 1,
             (None, None) => continue,
         }
         let sequence = writer.next_sequence(u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000_000));
-        records.push(Record { key, sequence, timestamp: now_ms.saturating_mul(1000), state });
+        // Both grow together, whatever the clock does.
+        let timestamp = i64::try_from(sequence.time() / 1000).unwrap_or(i64::MAX);
+        let change = state.map_or(Change::Deleted, Change::Created);
+        records.push(Record { id, sequence, timestamp, change, origin: Origin::default() });
     }
     (records, synced)
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 /// What an index is doing in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +39,10 @@ pub struct IndexStatus {
     pub objects: u64,
     /// Changes in the journal.
     pub changes: u64,
+    /// Events that came to this process since it opened the index.
+    pub events: EventCounts,
+    /// How old the newest event of the last commit was when it was in the tables, in milliseconds; `None` before the first.
+    pub lag_ms: Option<u64>,
     /// What went wrong last in this process, if what came after it did not go well.
     pub last_error: Option<String>,
 }
@@ -58,5 +63,56 @@ impl std::ops::AddAssign for Synced {
         self.created += other.created;
         self.overwritten += other.overwritten;
         self.deleted += other.deleted;
+    }
+}
+
+/// What became of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EventCounts {
+    /// All that came, as often as they came.
+    pub received: u64,
+    /// Those that are rows of the journal.
+    pub applied: u64,
+    /// Those of `applied` that came after a later change of the same object: the inventory does not change by them.
+    pub late: u64,
+    /// Those that were known already.
+    pub duplicates: u64,
+    /// Those that are about nothing that is indexed.
+    pub ignored: u64,
+    /// Those that were not understood: rows of the table `dead_letters`.
+    pub dead: u64,
+}
+
+impl std::ops::AddAssign for EventCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.received += other.received;
+        self.applied += other.applied;
+        self.late += other.late;
+        self.duplicates += other.duplicates;
+        self.ignored += other.ignored;
+        self.dead += other.dead;
+    }
+}
+
+/// [`EventCounts`], counted.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    counts: Mutex<EventCounts>,
+    lag: Mutex<Option<u64>>,
+}
+
+impl Counters {
+    pub(super) fn add(&self, counts: EventCounts, lag_ms: Option<u64>) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) += counts;
+        let mut lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        *lag = lag_ms.or(*lag);
+    }
+
+    pub(super) fn counts(&self) -> EventCounts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lag_ms(&self) -> Option<u64> {
+        *self.lag.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,11 +1,16 @@
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use arrow::array::Array;
 use futures::TryStreamExt;
 use tarndb_core::{Error, Lakehouse, Result, RowChange, Table};
 
-use super::key_index::{self, KeyIndex, Known};
+use super::key_index::{self, KeyHash, KeyIndex, Known};
+use crate::event::Dead;
 use crate::folder::is_below;
-use crate::record::{RECORD_COLUMNS, Record, Sequence, inventory_rows, journal_rows, records, text};
+use crate::record::{
+    Change, ObjectId, ObjectState, Record, Sequence, dead_letter_rows, inventory_rows, journal_rows, objects, records, text, time,
+};
 use crate::tables::{self, TableNames};
 
 /// Property of both tables, set with their rows: how many batches of changes the journal has, and how many of them the inventory has.
@@ -13,96 +18,171 @@ use crate::tables::{self, TableNames};
 /// would expire.
 const BATCH: &str = "tarndb.metadata-index.batch";
 
+/// Property of the journal, set with the rows of a batch: the earliest `record_timestamp` in it.
+const BATCH_SINCE: &str = "tarndb.metadata-index.batch-since";
+
+/// Property of the journal, set with the rows of a batch: the highest sequence number in it or any before.
+const LAST: &str = "tarndb.metadata-index.last-sequence-number";
+
 /// Property of the inventory: every object that was there when the index was created is in it.
 const COMPLETE: &str = "tarndb.metadata-index.complete";
 
 /// Folders that are looked for by a condition each.
 const MAX_CONDITIONS: usize = 16;
 
+/// Keys that are looked for at once.
+const MAX_KEYS: usize = 1000;
+
+/// How long what is told late of an object that is gone is known to be late: as long as a queue keeps a message.
+const GONE_FOR_DAYS: i64 = 14;
+
+const DAY: i64 = 86_400_000_000;
+
 /// Writes the journal and the inventory of one index. After an error it is not used any more: a new one finds out from the tables
 /// what took effect.
 #[derive(Debug)]
 pub(super) struct Writer {
     bucket: String,
+    names: TableNames,
     journal: Table,
     inventory: Table,
     keys: KeyIndex,
     batch: u64,
     last: Sequence,
+    /// The day since 1970 on which what is gone for long was forgotten.
+    forgotten: i64,
 }
 
-fn batches(table: &Table) -> Result<u64> {
-    let Some(text) = table.metadata().properties().get(BATCH) else { return Ok(0) };
-    text.parse().map_err(|_| {
-        let message = format!("table property `{BATCH}` has the value `{text}`, which is no number");
+fn property<'a>(table: &'a Table, name: &str) -> Option<&'a str> {
+    table.metadata().properties().get(name).map(String::as_str)
+}
+
+fn number(table: &Table, name: &str) -> Result<Option<i64>> {
+    let Some(text) = property(table, name) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        let message = format!("table property `{name}` has the value `{text}`, which is no number");
         Error::data_invalid(message).with_context("table", table.ident().to_string())
     })
 }
 
-fn batch_property(batch: u64) -> HashMap<String, String> {
-    HashMap::from([(BATCH.to_string(), batch.to_string())])
+fn batches(table: &Table) -> Result<u64> {
+    Ok(number(table, BATCH)?.map_or(0, i64::cast_unsigned))
+}
+
+fn today(lake: &Lakehouse) -> i64 {
+    lake.storage().clock().now_ms().saturating_mul(1000).div_euclid(DAY)
+}
+
+/// A time in microseconds since 1970, as SQL has it.
+fn timestamp(time: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_micros(time).unwrap_or_default().naive_utc();
+    format!("TIMESTAMP '{}'", time.format("%Y-%m-%d %H:%M:%S%.6f"))
+}
+
+/// The condition that the key is one of these.
+fn is_one_of(keys: &[&str]) -> String {
+    let keys: Vec<String> = keys.iter().map(|key| format!("'{}'", key.replace('\'', "''"))).collect();
+    format!("key IN ({})", keys.join(", "))
 }
 
 impl Writer {
     /// Reads where every key is, and brings the inventory up to the journal.
-    pub(super) async fn open(lake: &Lakehouse, names: &TableNames, bucket: &str) -> Result<Self> {
+    pub(super) async fn open(lake: &Lakehouse, names: &TableNames, bucket: &str, source: &str) -> Result<Self> {
         // In this order: an inventory that is behind its journal is brought up, or conflicts with who does so.
         let inventory = lake.table(&names.inventory).await?;
         let journal = lake.table(&names.journal).await?;
-        if tables::source(&journal) != Some(bucket) || tables::source(&inventory) != Some(bucket) {
+        if tables::source(&journal) != Some(source) || tables::source(&inventory) != Some(source) {
             return Err(Error::not_found("the metadata index was dropped, and another has its name"));
         }
         let mut keys = KeyIndex::default();
-        let highest = keys.read_new_files(lake, &inventory).await?;
-        let batch = batches(&journal)?;
-        let mut writer =
-            Self { bucket: bucket.to_string(), journal, inventory, keys, batch, last: highest.unwrap_or(Sequence::of_time(0)) };
-        writer.last = writer.last.max(writer.last_in_journal(lake).await?);
+        let highest = keys.read_new_files(lake, &inventory).await?.unwrap_or(Sequence::FIRST);
+        let last = property(&journal, LAST).map(Sequence::parse).transpose()?.unwrap_or(Sequence::FIRST).max(highest);
+        let (batch, names, bucket, forgotten) = (batches(&journal)?, names.clone(), bucket.to_string(), today(lake));
+        let mut writer = Self { bucket, names, journal, inventory, keys, batch, last, forgotten };
+        writer.read_gone(lake).await?;
         if batches(&writer.inventory)? != batch {
             writer.replay(lake).await?;
         }
         Ok(writer)
     }
 
-    async fn last_in_journal(&self, lake: &Lakehouse) -> Result<Sequence> {
-        let mut rows = lake.scan(&self.journal, Some(&["sequence_number".to_string()]), None, None).await?;
-        let mut last = Sequence::of_time(0);
-        while let Some(batch) = rows.try_next().await? {
-            for sequence in text(&batch, "sequence_number")?.iter().flatten() {
-                last = last.max(Sequence::parse(sequence)?);
-            }
-        }
-        Ok(last)
+    /// Reads what is gone since not long ago.
+    async fn read_gone(&mut self, lake: &Lakehouse) -> Result<()> {
+        let since = timestamp(self.remembered_since(lake));
+        self.read_gone_where(lake, &format!("record_timestamp >= {since}"), None).await
     }
 
-    /// Applies the whole journal, of which what the inventory has already is no change.
-    async fn replay(&mut self, lake: &Lakehouse) -> Result<()> {
-        let columns = RECORD_COLUMNS.map(str::to_string);
-        let mut newest: HashMap<String, Record> = HashMap::new();
-        let mut rows = lake.scan(&self.journal, Some(&columns), None, None).await?;
+    /// Since when it is known what is gone, in microseconds since 1970.
+    pub(super) fn remembered_since(&self, lake: &Lakehouse) -> i64 {
+        (today(lake) - GONE_FOR_DAYS).saturating_mul(DAY)
+    }
+
+    /// Remembers what is gone for longer than that, of objects of which something is told that happened so long ago. Where the store
+    /// never told anything, nothing has to be.
+    pub(super) async fn recall(&mut self, lake: &Lakehouse, told: impl Iterator<Item = (&ObjectId, i64)>) -> Result<()> {
+        if !self.last.is_of_store() {
+            return Ok(());
+        }
+        let since = self.remembered_since(lake);
+        let old: HashSet<&str> =
+            told.filter(|(id, time)| *time < since && self.keys.newest(id).is_none()).map(|(id, _)| id.key.as_str()).collect();
+        let old: Vec<&str> = old.into_iter().collect();
+        for some in old.chunks(MAX_KEYS) {
+            self.read_gone_where(lake, &is_one_of(some), Some(today(lake).saturating_mul(DAY))).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is gone, and remembers it from `day` on, or from when it went.
+    async fn read_gone_where(&mut self, lake: &Lakehouse, condition: &str, day: Option<i64>) -> Result<()> {
+        let condition = format!("record_type = 'DELETE' AND is_delete_marker IS NULL AND {condition}");
+        let columns = ["key", "version_id", "sequence_number", "record_timestamp"].map(str::to_string);
+        let mut rows = lake.scan(&self.journal, Some(&columns), Some(&condition), None).await?;
         while let Some(batch) = rows.try_next().await? {
-            for record in records(&batch)? {
-                // An object that is not in the inventory is not missed by what deleted it.
-                let is_applied = match self.keys.get(&record.key) {
-                    Some(known) => known.sequence >= record.sequence,
-                    None => false,
-                };
-                if !is_applied && newest.get(&record.key).is_none_or(|other| other.sequence < record.sequence) {
-                    newest.insert(record.key.clone(), record);
+            let (keys, versions, sequences) =
+                (text(&batch, "key")?, text(&batch, "version_id")?, text(&batch, "sequence_number")?);
+            for row in 0..batch.num_rows() {
+                let version = versions.is_valid(row).then(|| versions.value(row).to_string());
+                let id = ObjectId { key: keys.value(row).to_string(), version };
+                let sequence = Sequence::parse(sequences.value(row))?;
+                // An older one than the inventory has was followed by something; a newer one is replayed.
+                if self.keys.get(&id).is_none() && self.keys.newest(&id).is_none_or(|newest| newest < sequence) {
+                    let since = time(&batch, "record_timestamp", row)?;
+                    self.keys.set_gone(&id, sequence, day.unwrap_or(since));
                 }
             }
         }
-        self.apply(lake, newest.into_values().collect(), batch_property(self.batch)).await
+        Ok(())
+    }
+
+    /// Applies the last batch of the journal, and what is of the same time, of which what the inventory has already is no change.
+    async fn replay(&mut self, lake: &Lakehouse) -> Result<()> {
+        let condition = number(&self.journal, BATCH_SINCE)?.map(|since| format!("record_timestamp >= {}", timestamp(since)));
+        let mut all = Vec::new();
+        let mut rows = lake.scan(&self.journal, None, condition.as_deref(), None).await?;
+        while let Some(batch) = rows.try_next().await? {
+            all.extend(records(&batch)?);
+        }
+        // What is gone was read from the journal, and may be among what is to be applied: a row of it may be left.
+        let properties = HashMap::from([(BATCH.to_string(), self.batch.to_string())]);
+        self.apply(lake, &all, properties).await
     }
 
     /// Whether nobody else wrote to the tables since.
-    pub(super) async fn is_current(&self, lake: &Lakehouse, names: &TableNames) -> Result<bool> {
+    pub(super) async fn is_current(&self, lake: &Lakehouse) -> Result<bool> {
         let same = |now: Table, then: &Table| now.metadata_location() == then.metadata_location();
-        Ok(same(lake.table(&names.journal).await?, &self.journal) && same(lake.table(&names.inventory).await?, &self.inventory))
+        let journal = same(lake.table(&self.names.journal).await?, &self.journal);
+        Ok(journal && same(lake.table(&self.names.inventory).await?, &self.inventory))
     }
 
-    pub(super) fn known(&self, key: &str) -> Option<Known> {
-        self.keys.get(key)
+    /// The object as the inventory has it.
+    pub(super) fn known(&self, id: &ObjectId) -> Option<Known> {
+        self.keys.get(id)
+    }
+
+    /// The newest change that is known of an object, whether it is there or gone.
+    pub(super) fn newest(&self, id: &ObjectId) -> Option<Sequence> {
+        self.keys.newest(id)
     }
 
     /// A sequence number after all before, of the time `now` in nanoseconds if it is after them.
@@ -113,20 +193,20 @@ impl Writer {
 
     /// Whether all objects that were there at the start are in the inventory.
     pub(super) fn is_complete(&self) -> bool {
-        self.inventory.metadata().properties().contains_key(COMPLETE)
+        property(&self.inventory, COMPLETE).is_some()
     }
 
     /// Says that they are.
     pub(super) async fn complete(&mut self, lake: &Lakehouse) -> Result<()> {
-        self.apply(lake, Vec::new(), HashMap::from([(COMPLETE.to_string(), "true".to_string())])).await
+        self.apply(lake, &[], HashMap::from([(COMPLETE.to_string(), "true".to_string())])).await
     }
 
-    /// Records changes. Of objects that were there before the index, while not all of them are in the inventory, the journal does not
-    /// tell.
+    /// Records what was found by looking. Of objects that were there before the index, while not all of them are in the inventory,
+    /// the journal does not tell.
     ///
     /// # Errors
     /// As [`Writer::commit`].
-    pub(super) async fn record(&mut self, lake: &Lakehouse, records: Vec<Record>) -> Result<()> {
+    pub(super) async fn record(&mut self, lake: &Lakehouse, records: &[Record]) -> Result<()> {
         match (records.is_empty(), self.is_complete()) {
             (true, _) => Ok(()),
             (false, true) => self.commit(lake, records).await,
@@ -134,46 +214,113 @@ impl Writer {
         }
     }
 
-    /// Adds changes to the journal, then to the inventory. Of each key there is one at most.
+    /// Adds changes to the journal, then to the inventory.
     ///
     /// # Errors
     /// `CommitConflict` when someone else wrote to one of the tables.
-    async fn commit(&mut self, lake: &Lakehouse, records: Vec<Record>) -> Result<()> {
-        let properties = batch_property(self.batch + 1);
-        let added = vec![journal_rows(&self.bucket, &records)?];
-        let change = RowChange { added, properties: properties.clone(), ..RowChange::default() };
-        self.journal = lake.change_rows(&self.journal, change).await?;
+    pub(super) async fn commit(&mut self, lake: &Lakehouse, records: &[Record]) -> Result<()> {
+        let Some(since) = records.iter().map(|record| record.timestamp).min() else { return Ok(()) };
+        let last = records.iter().map(|record| record.sequence).max().unwrap_or(self.last).max(self.last);
+        let batch = (self.batch + 1).to_string();
+        let properties = [(BATCH, batch.clone()), (BATCH_SINCE, since.to_string()), (LAST, last.text())];
+        let properties = properties.map(|(name, value)| (name.to_string(), value)).into();
+        let added = vec![journal_rows(&self.bucket, records)?];
+        self.journal = lake.change_rows(&self.journal, RowChange { added, properties, ..RowChange::default() }).await?;
         self.batch += 1;
-        self.apply(lake, records, properties).await
+        self.last = last;
+        self.apply(lake, records, HashMap::from([(BATCH.to_string(), batch)])).await
     }
 
-    /// Makes the inventory what it is after `records`.
-    async fn apply(&mut self, lake: &Lakehouse, mut records: Vec<Record>, properties: HashMap<String, String>) -> Result<()> {
-        records.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    /// Makes the inventory what it is after `records`, of which those that are older than what it has are none of its business.
+    async fn apply(&mut self, lake: &Lakehouse, records: &[Record], properties: HashMap<String, String>) -> Result<()> {
+        let mut newest: HashMap<&ObjectId, &Record> = HashMap::new();
+        for record in records {
+            let known = self.keys.get(&record.id).map(|known| known.sequence);
+            // A row that is still there although it is known that it is gone.
+            let is_newer = match (known, self.keys.newest(&record.id)) {
+                (Some(known), _) => known < record.sequence,
+                (None, Some(gone)) => gone < record.sequence,
+                (None, None) => true,
+            };
+            match newest.entry(&record.id) {
+                _ if !is_newer => {}
+                Entry::Occupied(other) if other.get().sequence >= record.sequence => {}
+                Entry::Occupied(mut other) => drop(other.insert(record)),
+                Entry::Vacant(place) => drop(place.insert(record)),
+            }
+        }
+        let mut newest: Vec<&Record> = newest.into_values().collect();
+        newest.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let mut deleted = BTreeMap::new();
-        for known in records.iter().filter_map(|record| self.keys.get(&record.key)) {
+        for known in newest.iter().filter_map(|record| self.keys.get(&record.id)) {
             self.keys.collect_place(known, &mut deleted);
         }
-        let added = inventory_rows(&self.bucket, records.iter().filter(|record| record.state.is_some()))?;
+        let live = newest.iter().copied().filter(|record| record.change.state().is_some());
+        let added = inventory_rows(&self.bucket, live)?;
         let added = if added.num_rows() > 0 { vec![added] } else { Vec::new() };
-        self.inventory = lake.change_rows(&self.inventory, RowChange { added, deleted, properties }).await?;
-        for record in &records {
-            self.keys.remove(&record.key);
+        if !(added.is_empty() && deleted.is_empty() && properties.is_empty()) {
+            self.inventory = lake.change_rows(&self.inventory, RowChange { added, deleted, properties }).await?;
+        }
+        for record in newest.iter().filter(|record| record.change == Change::Deleted) {
+            self.keys.set_gone(&record.id, record.sequence, record.timestamp);
         }
         self.keys.read_new_files(lake, &self.inventory).await?;
+        self.forget_gone(lake);
         Ok(())
     }
 
-    /// The keys of the inventory that are not among `seen`, which are hashes of [`key_index::hash`].
-    pub(super) async fn others(&self, lake: &Lakehouse, seen: &HashSet<u128>) -> Result<Vec<String>> {
+    fn forget_gone(&mut self, lake: &Lakehouse) {
+        let today = today(lake);
+        if today > self.forgotten {
+            self.forgotten = today;
+            self.keys.forget_gone_before(u32::try_from(today - GONE_FOR_DAYS).unwrap_or(0));
+        }
+    }
+
+    /// Which of these changes the journal has already: changes of the same object with the same sequence number.
+    pub(super) async fn journaled(&self, lake: &Lakehouse, changes: &[Record]) -> Result<HashSet<(KeyHash, Sequence)>> {
+        let times = || changes.iter().map(|record| record.timestamp);
+        let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(HashSet::new()) };
+        let condition = format!("record_timestamp >= {} AND record_timestamp <= {}", timestamp(first), timestamp(last));
+        let wanted: HashSet<(KeyHash, Sequence)> =
+            changes.iter().map(|record| (key_index::hash(&record.id), record.sequence)).collect();
+        let columns = ["key", "version_id", "sequence_number"].map(str::to_string);
+        let mut rows = lake.scan(&self.journal, Some(&columns), Some(&condition), None).await?;
+        let mut found = HashSet::new();
+        while let Some(batch) = rows.try_next().await? {
+            let (keys, versions, sequences) =
+                (text(&batch, "key")?, text(&batch, "version_id")?, text(&batch, "sequence_number")?);
+            for row in 0..batch.num_rows() {
+                let version = versions.is_valid(row).then(|| versions.value(row));
+                let change = (key_index::hash_of(keys.value(row), version), Sequence::parse(sequences.value(row))?);
+                if wanted.contains(&change) {
+                    found.insert(change);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Keeps aside what was not understood.
+    pub(super) async fn keep_aside(&self, lake: &Lakehouse, dead: &[Dead]) -> Result<()> {
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let rows = dead_letter_rows(lake.storage().clock().now_ms().saturating_mul(1000), dead)?;
+        tables::create_dead_letters(lake, &self.names).await?;
+        lake.append_batches(&self.names.dead_letters, vec![rows]).await.map(|_| ())
+    }
+
+    /// The objects of the inventory that are not among `seen`.
+    pub(super) async fn others(&self, lake: &Lakehouse, seen: &HashSet<KeyHash>) -> Result<Vec<ObjectId>> {
         if self.keys.all_in(seen) {
             return Ok(Vec::new());
         }
-        self.keys_where(lake, None, |key| !seen.contains(&key_index::hash(key))).await
+        self.objects_where(lake, None, |id| !seen.contains(&key_index::hash(id))).await
     }
 
-    /// The keys of the inventory that lie below one of the folders with these keys.
-    pub(super) async fn keys_below(&self, lake: &Lakehouse, folders: &HashSet<String>) -> Result<Vec<String>> {
+    /// The objects of the inventory that lie below one of the folders with these keys.
+    pub(super) async fn objects_below(&self, lake: &Lakehouse, folders: &HashSet<String>) -> Result<Vec<ObjectId>> {
         let condition = match folders.len() {
             0 => return Ok(Vec::new()),
             // Few are found by the bounds of files, row groups and pages; what would have to be quoted, without.
@@ -183,15 +330,42 @@ impl Writer {
             }
             _ => None,
         };
-        self.keys_where(lake, condition.as_deref(), |key| is_below(key, folders)).await
+        self.objects_where(lake, condition.as_deref(), |id| is_below(&id.key, folders)).await
     }
 
-    async fn keys_where(&self, lake: &Lakehouse, condition: Option<&str>, keep: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-        let mut rows = lake.scan(&self.inventory, Some(&["key".to_string()]), condition, None).await?;
-        let mut keys = Vec::new();
+    async fn objects_where(
+        &self,
+        lake: &Lakehouse,
+        condition: Option<&str>,
+        keep: impl Fn(&ObjectId) -> bool,
+    ) -> Result<Vec<ObjectId>> {
+        let columns = ["key", "version_id"].map(str::to_string);
+        let mut rows = lake.scan(&self.inventory, Some(&columns), condition, None).await?;
+        let mut objects = Vec::new();
         while let Some(batch) = rows.try_next().await? {
-            keys.extend(text(&batch, "key")?.iter().flatten().filter(|key| keep(key)).map(str::to_string));
+            let (keys, versions) = (text(&batch, "key")?, text(&batch, "version_id")?);
+            for row in 0..batch.num_rows() {
+                let version = versions.is_valid(row).then(|| versions.value(row).to_string());
+                let id = ObjectId { key: keys.value(row).to_string(), version };
+                if keep(&id) {
+                    objects.push(id);
+                }
+            }
         }
-        Ok(keys)
+        Ok(objects)
+    }
+
+    /// What the inventory has of these objects.
+    pub(super) async fn states(&self, lake: &Lakehouse, ids: &HashSet<ObjectId>) -> Result<HashMap<ObjectId, ObjectState>> {
+        let known: Vec<&ObjectId> = ids.iter().filter(|id| self.keys.get(id).is_some()).collect();
+        let mut states = HashMap::new();
+        for some in known.chunks(MAX_KEYS) {
+            let keys: Vec<&str> = some.iter().map(|id| id.key.as_str()).collect();
+            let mut rows = lake.scan(&self.inventory, None, Some(&is_one_of(&keys)), None).await?;
+            while let Some(batch) = rows.try_next().await? {
+                states.extend(objects(&batch)?.into_iter().filter(|(id, _)| ids.contains(id)));
+            }
+        }
+        Ok(states)
     }
 }

@@ -67,7 +67,8 @@ async fn what_cannot_be_indexed_is_told() {
         (path("missing"), ErrorKind::NotFound, "missing"),
         (path("file"), ErrorKind::InvalidInput, "not a folder"),
         (path("lake"), ErrorKind::InvalidInput, "inside of the lake"),
-        ("s3://bucket/prefix".to_string(), ErrorKind::Unsupported, "s3://"),
+        ("ftp://host/folder".to_string(), ErrorKind::Unsupported, "ftp://"),
+        ("s3://".to_string(), ErrorKind::InvalidInput, "s3://BUCKET"),
     ];
     for (source, kind, told) in cases {
         let error = lake.create_metadata_index("docs", &source).await.unwrap_err();

@@ -1,0 +1,178 @@
+//! A bucket of an object store, or a part of one, as a source of objects.
+//!
+//! * [`s3`]: Amazon S3, and what speaks as it does, through its SDK.
+//! * [`store`]: any other store that `object_store` knows.
+
+mod s3;
+mod store;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+use tarndb_core::{Error, ErrorKind, Result};
+use tokio::sync::OnceCell;
+
+pub(crate) use s3::aws_config;
+
+use crate::options::{Fetch, IndexOptions};
+use crate::record::{Change, ObjectId};
+
+/// An object that is there: [`Change::Created`], or [`Change::MarkedDeleted`] for a version that says that it is deleted.
+pub(crate) type Present = (ObjectId, Change);
+
+/// What a store tells when it is asked.
+#[async_trait]
+pub(crate) trait Objects: fmt::Debug + Send + Sync {
+    /// The objects whose keys begin with `prefix`, in parts; all versions, where there are versions.
+    async fn list(&self, prefix: &str) -> Result<BoxStream<'_, Result<Vec<Present>>>>;
+
+    /// An object with what the listing does not tell of it; `None` when it is not there.
+    async fn look(&self, id: &ObjectId, fetch: Fetch) -> Result<Option<Present>>;
+
+    /// What was not allowed, and is done without.
+    fn denied(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A bucket, or the part of one whose keys begin with a prefix.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    scheme: Scheme,
+    name: String,
+    /// Empty, or with a slash at its end.
+    prefix: String,
+    options: IndexOptions,
+    given: Option<Arc<dyn ObjectStore>>,
+    objects: OnceCell<Arc<dyn Objects>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    S3,
+    GoogleCloudStorage,
+    Azure,
+}
+
+impl Scheme {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "s3" | "s3a" => Some(Self::S3),
+            "gs" => Some(Self::GoogleCloudStorage),
+            "az" | "azure" => Some(Self::Azure),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::GoogleCloudStorage => "gs",
+            Self::Azure => "az",
+        }
+    }
+}
+
+impl Bucket {
+    /// The bucket at `url`; `None` when it is not the location of one. `given` is the store to ask, where the user brought one.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the location has no bucket.
+    pub(crate) fn open(url: &str, options: &IndexOptions, given: Option<Arc<dyn ObjectStore>>) -> Result<Option<Self>> {
+        let Some((scheme, rest)) = url.split_once("://") else { return Ok(None) };
+        let Some(scheme) = Scheme::parse(scheme) else { return Ok(None) };
+        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if name.is_empty() || name.contains(['@', '?', '#']) {
+            return Err(Error::invalid_input(format!("a bucket's location is `{}://BUCKET/PREFIX`", scheme.name())));
+        }
+        let prefix = prefix.trim_matches('/');
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let (name, options) = (name.to_string(), options.clone());
+        Ok(Some(Self { scheme, name, prefix, options, given, objects: OnceCell::new() }))
+    }
+
+    /// Its location, in the one way to write it.
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}/{}", self.scheme.name(), self.name, self.prefix).trim_end_matches('/').to_string()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        key.starts_with(&self.prefix)
+    }
+
+    async fn objects(&self) -> Result<&Arc<dyn Objects>> {
+        let open = || async {
+            let objects: Arc<dyn Objects> = match (&self.given, self.scheme) {
+                (Some(given), _) => Arc::new(store::Store::new(Arc::clone(given))),
+                (None, Scheme::S3) => Arc::new(s3::S3::open(&self.name, &self.options).await?),
+                (None, _) => Arc::new(store::Store::open(&self.url(), &self.options)?),
+            };
+            Ok(objects)
+        };
+        self.objects.get_or_try_init(open).await
+    }
+
+    /// The objects of the bucket now, in parts.
+    ///
+    /// # Errors
+    /// `Unavailable` when they cannot be listed; `InvalidInput` when it is not said where they are.
+    pub(crate) async fn list(&self) -> Result<BoxStream<'_, Result<Vec<Present>>>> {
+        let listed = self.objects().await?.list(&self.prefix).await.map_err(of_store)?;
+        Ok(listed.map_err(of_store).boxed())
+    }
+
+    /// An object now, with what the options say; `None` when it is not there.
+    ///
+    /// # Errors
+    /// As [`Bucket::list`].
+    pub(crate) async fn look(&self, id: &ObjectId, fetch: Fetch) -> Result<Option<Present>> {
+        self.objects().await?.look(id, fetch).await.map_err(of_store)
+    }
+
+    /// What was not allowed, and is done without.
+    pub(crate) fn denied(&self) -> Option<String> {
+        self.objects.get().and_then(|objects| objects.denied())
+    }
+}
+
+/// A bucket that is not there is no index that is not there.
+fn of_store(error: Error) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
+    Error::new(ErrorKind::Unavailable, "the bucket cannot be read").with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_of_buckets() {
+        let open = |url: &str| Bucket::open(url, &IndexOptions::default(), None);
+        for (text, url, key, other) in [
+            ("s3://photos", "s3://photos", "a", None),
+            ("s3a://photos/2026//", "s3://photos/2026", "2026/a", Some("2026a")),
+            ("gs://b/x/y", "gs://b/x/y", "x/y/z", Some("x/yz")),
+            ("az://container/", "az://container", "a//b", None),
+        ] {
+            let bucket = open(text).unwrap().unwrap();
+            assert_eq!(bucket.url(), url);
+            assert!(bucket.has(key) && other.is_none_or(|other| !bucket.has(other)), "{text}");
+        }
+        for other in ["./folder", "file:///folder", "http://x/y"] {
+            assert!(open(other).unwrap().is_none());
+        }
+        for wrong in ["s3://", "s3:///x", "s3://key:secret@photos"] {
+            assert!(open(wrong).is_err());
+        }
+    }
+}

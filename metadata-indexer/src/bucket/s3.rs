@@ -1,0 +1,279 @@
+//! Amazon S3, and what speaks as it does, through its SDK: `object_store` takes no keys with empty parts, of which buckets are full
+//! (`folder/`), and knows neither tags nor versions.
+
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::{EncodingType, ServerSideEncryption};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use tarndb_core::{Error, ErrorKind, Result};
+
+use super::{Objects, Present};
+use crate::event::form_decoded;
+use crate::options::{Fetch, IndexOptions};
+use crate::record::{Change, ObjectId, ObjectState};
+
+#[derive(Debug)]
+pub(super) struct S3 {
+    client: Client,
+    bucket: String,
+    /// What was not allowed, and is done without.
+    denied: Mutex<Option<String>>,
+}
+
+/// Where a listing is.
+enum Page {
+    First,
+    After(Marker),
+    End,
+}
+
+enum Marker {
+    Token(String),
+    Version { key: Option<String>, version: Option<String> },
+}
+
+/// Credentials, region and endpoint from the environment and AWS's files and services, and from what the options say.
+pub(crate) async fn aws_config(options: &IndexOptions) -> SdkConfig {
+    let client = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let mut config = aws_config::defaults(BehaviorVersion::latest()).http_client(client);
+    if let Some(region) = options.region() {
+        config = config.region(Region::new(region.to_string()));
+    }
+    if let Some(endpoint) = options.endpoint() {
+        config = config.endpoint_url(endpoint);
+    }
+    config.load().await
+}
+
+/// What went wrong in a request, without what it was signed with.
+fn failed<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(
+    what: &str,
+    error: SdkError<E, HttpResponse>,
+) -> Error {
+    let told = match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{what}: {code}: {message}"),
+        (Some(code), None) => format!("{what}: {code}"),
+        _ => match error.raw_response() {
+            Some(response) => format!("{what}: HTTP status {}", response.status().as_u16()),
+            None => what.to_string(),
+        },
+    };
+    Error::new(ErrorKind::Unavailable, told).with_source(error)
+}
+
+fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}
+
+fn micros(time: Option<&DateTime>) -> Option<i64> {
+    time.and_then(|time| i64::try_from(time.as_nanos() / 1000).ok())
+}
+
+fn tag(text: Option<&str>) -> Option<String> {
+    text.map(|tag| tag.trim_matches('"').to_string())
+}
+
+impl S3 {
+    pub(super) async fn open(bucket: &str, options: &IndexOptions) -> Result<Self> {
+        let config = aws_config(options).await;
+        if config.region().is_none() {
+            return Err(Error::invalid_input(
+                "the region of the bucket is not known: set AWS_REGION, or the option `region` of the metadata index",
+            ));
+        }
+        // A bucket is a name in front of the host at Amazon only.
+        let by_path = config.endpoint_url().is_some();
+        let config = aws_sdk_s3::config::Builder::from(&config).force_path_style(by_path).build();
+        Ok(Self { client: Client::from_conf(config), bucket: bucket.to_string(), denied: Mutex::default() })
+    }
+
+    /// Whether the bucket has versions, or had.
+    async fn has_versions(&self) -> Result<bool> {
+        match self.client.get_bucket_versioning().bucket(&self.bucket).send().await {
+            Ok(versioning) => Ok(versioning.status().is_some()),
+            Err(error) if matches!(status(&error), Some(405 | 501)) => Ok(false),
+            Err(error) => Err(failed("whether the bucket has versions cannot be read", error)),
+        }
+    }
+
+    async fn page(&self, prefix: &str, token: Option<String>) -> Result<(Vec<Present>, Page)> {
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).encoding_type(EncodingType::Url);
+        let page = request.set_continuation_token(token).send().await.map_err(|e| failed("the bucket cannot be listed", e))?;
+        let encoded = page.encoding_type().is_some();
+        let mut objects = Vec::new();
+        for object in page.contents() {
+            let Some(key) = object.key() else { continue };
+            let e_tag = tag(object.e_tag());
+            let state = ObjectState {
+                size: object.size(),
+                last_modified: micros(object.last_modified()),
+                is_multipart: e_tag.as_ref().map(|tag| tag.contains('-')),
+                e_tag,
+                storage_class: object.storage_class().map(|class| class.as_str().to_string()),
+                checksum_algorithm: object.checksum_algorithm().first().map(|algorithm| algorithm.as_str().to_string()),
+                ..ObjectState::default()
+            };
+            objects.push((ObjectId::of_key(decoded(key, encoded)?), Change::Created(state)));
+        }
+        let next = page.next_continuation_token().filter(|_| page.is_truncated().unwrap_or(false));
+        Ok((objects, next.map_or(Page::End, |token| Page::After(Marker::Token(token.to_string())))))
+    }
+
+    async fn page_of_versions(&self, prefix: &str, key: Option<String>, version: Option<String>) -> Result<(Vec<Present>, Page)> {
+        let request = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix).encoding_type(EncodingType::Url);
+        let request = request.set_key_marker(key).set_version_id_marker(version);
+        let page = request.send().await.map_err(|e| failed("the versions in the bucket cannot be listed", e))?;
+        let encoded = page.encoding_type().is_some();
+        let id = |key: &str, version: Option<&str>| -> Result<ObjectId> {
+            let version = version.filter(|version| *version != "null").map(str::to_string);
+            Ok(ObjectId { key: decoded(key, encoded)?, version })
+        };
+        let mut objects = Vec::new();
+        for object in page.versions() {
+            let Some(key) = object.key() else { continue };
+            let e_tag = tag(object.e_tag());
+            let state = ObjectState {
+                size: object.size(),
+                last_modified: micros(object.last_modified()),
+                is_multipart: e_tag.as_ref().map(|tag| tag.contains('-')),
+                e_tag,
+                storage_class: object.storage_class().map(|class| class.as_str().to_string()),
+                checksum_algorithm: object.checksum_algorithm().first().map(|algorithm| algorithm.as_str().to_string()),
+                ..ObjectState::default()
+            };
+            objects.push((id(key, object.version_id())?, Change::Created(state)));
+        }
+        for marker in page.delete_markers() {
+            let Some(key) = marker.key() else { continue };
+            let last_modified = micros(marker.last_modified());
+            let state = ObjectState { size: Some(0), last_modified, ..ObjectState::default() };
+            objects.push((id(key, marker.version_id())?, Change::MarkedDeleted(state)));
+        }
+        if !page.is_truncated().unwrap_or(false) {
+            return Ok((objects, Page::End));
+        }
+        let key = page.next_key_marker().map(|key| decoded(key, encoded)).transpose()?;
+        let version = page.next_version_id_marker().map(str::to_string);
+        if key.is_none() {
+            return Err(Error::new(ErrorKind::Unavailable, "the versions in the bucket cannot be listed: a part has no end"));
+        }
+        Ok((objects, Page::After(Marker::Version { key, version })))
+    }
+
+    fn state(found: &HeadObjectOutput, fetch: Fetch) -> ObjectState {
+        let encryption = found.server_side_encryption().map(|algorithm| match algorithm {
+            ServerSideEncryption::Aes256 => "SSE-S3",
+            ServerSideEncryption::AwsKms => "SSE-KMS",
+            ServerSideEncryption::AwsKmsDsse => "DSSE-KMS",
+            other => other.as_str(),
+        });
+        let e_tag = tag(found.e_tag());
+        let checksum = [
+            ("CRC64NVME", found.checksum_crc64_nvme()),
+            ("CRC32", found.checksum_crc32()),
+            ("CRC32C", found.checksum_crc32_c()),
+            ("SHA1", found.checksum_sha1()),
+            ("SHA256", found.checksum_sha256()),
+        ];
+        let metadata = found.metadata().cloned().unwrap_or_default();
+        ObjectState {
+            size: found.content_length(),
+            last_modified: micros(found.last_modified()),
+            is_multipart: e_tag.as_ref().map(|tag| tag.contains('-')),
+            e_tag,
+            // What is not said is the standard class.
+            storage_class: Some(found.storage_class().map_or("STANDARD", |class| class.as_str()).to_string()),
+            encryption_status: encryption.or(found.sse_customer_algorithm().map(|_| "SSE-C")).map(str::to_string),
+            is_bucket_key_enabled: found.bucket_key_enabled(),
+            kms_key_arn: found.ssekms_key_id().map(str::to_string),
+            checksum_algorithm: checksum.iter().find(|(_, sum)| sum.is_some()).map(|(name, _)| (*name).to_string()),
+            user_metadata: fetch.metadata.then(|| metadata.into_iter().collect()),
+            tags: None,
+        }
+    }
+
+    /// The tags of an object; `None` where it is not allowed to read them, or nobody has them.
+    async fn add_tags(&self, id: &ObjectId, state: &mut ObjectState) -> Result<()> {
+        let request = self.client.get_object_tagging().bucket(&self.bucket).key(&id.key).set_version_id(id.version.clone());
+        match request.send().await {
+            Ok(found) => {
+                let tags = found.tag_set().iter().map(|tag| (tag.key().to_string(), tag.value().to_string()));
+                state.tags = Some(tags.collect());
+            }
+            // It went since.
+            Err(error) if status(&error) == Some(404) => {}
+            Err(error) if matches!(status(&error), Some(403 | 405 | 501)) => {
+                let told = failed("tags of objects cannot be read", error).to_string();
+                let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+                if denied.is_none() {
+                    tracing::warn!(bucket = self.bucket, error = told, "tags are left out of a metadata index");
+                }
+                *denied = Some(told);
+            }
+            Err(error) => return Err(failed("tags of an object cannot be read", error).with_context("key", &id.key)),
+        }
+        Ok(())
+    }
+}
+
+fn decoded(key: &str, encoded: bool) -> Result<String> {
+    if encoded { form_decoded(key) } else { Ok(key.to_string()) }
+}
+
+#[async_trait]
+impl Objects for S3 {
+    async fn list(&self, prefix: &str) -> Result<BoxStream<'_, Result<Vec<Present>>>> {
+        let versions = self.has_versions().await?;
+        let prefix = prefix.to_string();
+        let pages = stream::try_unfold(Page::First, move |page| {
+            let prefix = prefix.clone();
+            async move {
+                let (objects, next) = match page {
+                    Page::End => return Ok(None),
+                    Page::First if versions => self.page_of_versions(&prefix, None, None).await?,
+                    Page::First => self.page(&prefix, None).await?,
+                    Page::After(Marker::Token(token)) => self.page(&prefix, Some(token)).await?,
+                    Page::After(Marker::Version { key, version }) => self.page_of_versions(&prefix, key, version).await?,
+                };
+                Ok(Some((objects, next)))
+            }
+        });
+        Ok(pages.boxed())
+    }
+
+    async fn look(&self, id: &ObjectId, fetch: Fetch) -> Result<Option<Present>> {
+        let request = self.client.head_object().bucket(&self.bucket).key(&id.key).set_version_id(id.version.clone());
+        match request.send().await {
+            Ok(found) => {
+                let version = found.version_id().filter(|version| *version != "null").map(str::to_string);
+                let id = ObjectId { key: id.key.clone(), version };
+                let mut state = Self::state(&found, fetch);
+                if fetch.tags {
+                    self.add_tags(&id, &mut state).await?;
+                }
+                Ok(Some((id, Change::Created(state))))
+            }
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            // So S3 answers when the version says that the object is deleted.
+            Err(error) if status(&error) == Some(405) && id.version.is_some() => {
+                let state = ObjectState { size: Some(0), ..ObjectState::default() };
+                Ok(Some((id.clone(), Change::MarkedDeleted(state))))
+            }
+            Err(error) => Err(failed("an object cannot be read", error).with_context("key", &id.key)),
+        }
+    }
+
+    fn denied(&self) -> Option<String> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

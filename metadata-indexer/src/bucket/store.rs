@@ -1,0 +1,96 @@
+//! A bucket through `object_store`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{Attribute, Attributes, GetOptions, ObjectMeta, ObjectStore};
+use tarndb_core::{Error, Result};
+
+use super::{Objects, Present};
+use crate::options::{Fetch, IndexOptions};
+use crate::record::{Change, ObjectId, ObjectState};
+
+/// Objects that are handed on at once.
+const LISTED_AT_ONCE: usize = 10_000;
+
+#[derive(Debug)]
+pub(super) struct Store(Arc<dyn ObjectStore>);
+
+impl Store {
+    pub(super) fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self(store)
+    }
+
+    /// The store of a bucket, as the environment has its credentials.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the environment or the options do not fit the store.
+    pub(super) fn open(url: &str, options: &IndexOptions) -> Result<Self> {
+        let wrong = |e: String| Error::invalid_input(format!("the store of `{url}` cannot be opened: {e}"));
+        let parsed = url::Url::parse(url).map_err(|e| wrong(e.to_string()))?;
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        // The names of variables are those of options in capitals.
+        let mut settings: BTreeMap<String, String> = environment
+            .filter(|(name, _)| ["GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value))
+            .collect();
+        if let Some(endpoint) = options.endpoint() {
+            let name = if parsed.scheme() == "gs" { "google_base_url" } else { "azure_storage_endpoint" };
+            settings.insert(name.to_string(), endpoint.to_string());
+            settings.insert("allow_http".to_string(), endpoint.starts_with("http://").to_string());
+        }
+        let (store, _) = object_store::parse_url_opts(&parsed, settings).map_err(|e| wrong(e.to_string()))?;
+        Ok(Self(store.into()))
+    }
+}
+
+fn state(meta: &ObjectMeta, attributes: &Attributes, fetch: Option<Fetch>) -> ObjectState {
+    let e_tag = meta.e_tag.as_deref().map(|tag| tag.trim_start_matches("W/").trim_matches('"').to_string());
+    let pairs = attributes.iter().filter_map(|(attribute, value)| match attribute {
+        Attribute::Metadata(name) => Some((name.to_ascii_lowercase(), value.as_ref().to_string())),
+        _ => None,
+    });
+    ObjectState {
+        size: i64::try_from(meta.size).ok(),
+        last_modified: Some(meta.last_modified.timestamp_micros()),
+        e_tag,
+        storage_class: attributes.get(&Attribute::StorageClass).map(|class| class.as_ref().to_string()),
+        user_metadata: fetch.filter(|fetch| fetch.metadata).map(|_| pairs.collect()),
+        ..ObjectState::default()
+    }
+}
+
+#[async_trait]
+impl Objects for Store {
+    async fn list(&self, prefix: &str) -> Result<BoxStream<'_, Result<Vec<Present>>>> {
+        let prefix = path(prefix.trim_end_matches('/'))?;
+        let prefix = Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty());
+        let object = |meta: ObjectMeta| {
+            let state = state(&meta, &Attributes::default(), None);
+            (ObjectId::of_key(meta.location.as_ref()), Change::Created(state))
+        };
+        let listed = self.0.list(prefix).map_ok(object).map_err(Error::from);
+        Ok(listed.try_chunks(LISTED_AT_ONCE).map_err(|e| e.1).boxed())
+    }
+
+    async fn look(&self, id: &ObjectId, fetch: Fetch) -> Result<Option<Present>> {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        match self.0.get_opts(&path(&id.key)?, options).await {
+            Ok(found) => Ok(Some((id.clone(), Change::Created(state(&found.meta, &found.attributes, Some(fetch)))))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(Error::from(e).with_context("key", &id.key)),
+        }
+    }
+}
+
+/// # Errors
+/// `Unsupported` for keys that `object_store` does not take: those with empty parts.
+fn path(key: &str) -> Result<Path> {
+    let path = Path::parse(key).ok().filter(|path| path.as_ref() == key);
+    path.ok_or_else(|| Error::unsupported(format!("objects with keys such as `{key}` are not read from this store")))
+}

@@ -1,0 +1,354 @@
+//! What stores tell of their objects: many forms of JSON, brought to one.
+//!
+//! * [`s3`]: the notifications of S3, and of the stores that speak as it does.
+//! * [`event_bridge`]: S3's events as EventBridge hands them on.
+//! * [`cloud_storage`]: Google Cloud Storage, through Pub/Sub or Eventarc.
+//! * [`event_grid`]: Azure's blobs.
+//! * [`seaweedfs`]: SeaweedFS' filer.
+//! * [`fields`]: values in JSON.
+
+mod cloud_storage;
+mod event_bridge;
+mod event_grid;
+mod fields;
+mod s3;
+mod seaweedfs;
+
+use serde_json::Value;
+use tarndb_core::{Error, Result};
+
+use crate::record::{Change, ObjectId, Origin, Sequence};
+use fields::Fields;
+
+pub(crate) use fields::form_decoded;
+
+/// What a store tells of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ObjectEvent {
+    pub(crate) bucket: String,
+    pub(crate) id: ObjectId,
+    /// In microseconds since 1970; not all stores tell.
+    pub(crate) time: Option<i64>,
+    pub(crate) news: News,
+    pub(crate) origin: Origin,
+}
+
+/// What it is that the store tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    /// What happened, and its place in the order of what happened to the object.
+    Changed(Sequence, Change),
+    /// That something happened, and not what, or not in which order: one has to look.
+    Touched,
+}
+
+/// What one part of a message is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Parsed {
+    Event(ObjectEvent),
+    /// It is understood, and changes nothing that is indexed.
+    Ignored,
+    /// It is not understood, or cannot be right.
+    Dead(Dead),
+    /// Event Grid asks for this code before it sends anything.
+    Validation(String),
+}
+
+/// A part of a message that is kept aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dead {
+    pub(crate) reason: String,
+    /// The part, or as much of it as is kept.
+    pub(crate) body: String,
+}
+
+/// Bytes of a message that are kept aside at most.
+const KEPT: usize = 64 * 1024;
+
+/// Envelopes around envelopes that are opened.
+const DEEPEST: usize = 4;
+
+impl Dead {
+    pub(crate) fn new(reason: impl Into<String>, body: &[u8]) -> Self {
+        let kept = body.get(..body.len().min(KEPT)).unwrap_or(body);
+        Self { reason: reason.into(), body: String::from_utf8_lossy(kept).into_owned() }
+    }
+
+    fn of(value: &Value, error: &Error) -> Self {
+        Self::new(error.to_string(), value.to_string().as_bytes())
+    }
+}
+
+/// The parts of a message, in their order. What is wrong with one of them does not touch the others.
+///
+/// # Errors
+/// `InvalidInput` for what is no JSON.
+pub(crate) fn parse(body: &[u8]) -> Result<Vec<Parsed>> {
+    let value: Value = serde_json::from_slice(body).map_err(|e| Error::invalid_input(format!("an event is not JSON: {e}")))?;
+    let mut parsed = Vec::new();
+    parse_value(&value, DEEPEST, &mut parsed);
+    Ok(parsed)
+}
+
+fn parse_value(value: &Value, depth: usize, parsed: &mut Vec<Parsed>) {
+    let fields = Fields::of(value);
+    let mut each = |values: &[Value], parse: fn(&Value) -> Result<Vec<Parsed>>| {
+        for value in values {
+            match parse(value) {
+                Ok(more) => parsed.extend(more),
+                Err(error) => parsed.push(Parsed::Dead(Dead::of(value, &error))),
+            }
+        }
+    };
+    if depth == 0 {
+        return parsed.push(Parsed::Dead(Dead::new("an event lies in too many envelopes", value.to_string().as_bytes())));
+    }
+    let one = std::slice::from_ref(value);
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| parse_value(value, depth - 1, parsed)),
+        _ if fields.get("Records").is_some_and(Value::is_array) => {
+            each(fields.get("Records").and_then(Value::as_array).map_or(&[], Vec::as_slice), |value| {
+                s3::parse(value).map(Vec::from_iter)
+            });
+        }
+        _ if fields.text("Event") == Some("s3:TestEvent") => parsed.push(Parsed::Ignored),
+        _ if fields.get("TopicArn").is_some() && fields.get("Type").is_some() => match notified(&fields) {
+            Ok(message) => parse_value(&message, depth - 1, parsed),
+            Err(error) => parsed.push(Parsed::Dead(Dead::of(value, &error))),
+        },
+        _ if fields.text("source") == Some("aws.s3") => each(one, |value| event_bridge::parse(value).map(|one| vec![one])),
+        _ if cloud_storage::is(&fields) => each(one, |value| cloud_storage::parse(value).map(|one| vec![one])),
+        _ if event_grid::is(&fields) => each(one, event_grid::parse),
+        _ if seaweedfs::is(&fields) => each(one, seaweedfs::parse),
+        _ => {
+            let error = Error::data_invalid("this is the event of no store that is known here");
+            parsed.push(Parsed::Dead(Dead::of(value, &error)));
+        }
+    }
+}
+
+/// What Amazon SNS wraps.
+fn notified(fields: &Fields<'_>) -> Result<Value> {
+    match fields.text("Type") {
+        Some("Notification") => serde_json::from_str(fields.required("Message")?)
+            .map_err(|e| Error::data_invalid(format!("the message of a notification of SNS is not JSON: {e}"))),
+        Some("SubscriptionConfirmation") => {
+            Err(Error::data_invalid("a subscription of SNS is to be confirmed: open its SubscribeURL once"))
+        }
+        other => Err(Error::data_invalid(format!("a message of SNS is of the type `{}`", other.unwrap_or_default()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! sample {
+        ($name:literal) => {
+            parse(include_bytes!(concat!("../../tests/samples/", $name, ".json"))).unwrap()
+        };
+    }
+
+    /// What is told, in a line: key, version, sequence number, what happened.
+    fn told(parts: &[Parsed]) -> Vec<String> {
+        let line = |part: &Parsed| match part {
+            Parsed::Ignored => "ignored".to_string(),
+            Parsed::Dead(dead) => format!("dead: {}", dead.reason),
+            Parsed::Validation(code) => format!("validation: {code}"),
+            Parsed::Event(event) => {
+                assert_eq!(event.bucket, "photos");
+                let version = event.id.version.as_deref().unwrap_or("-");
+                match &event.news {
+                    News::Touched => format!("{} {version} touched", event.id.key),
+                    News::Changed(sequence, change) => {
+                        let size = change.state().and_then(|state| state.size);
+                        let kind = match change {
+                            Change::Created(_) => "created",
+                            Change::MetadataUpdated(_) => "updated",
+                            Change::MarkedDeleted(_) => "marked",
+                            Change::Deleted => "deleted",
+                        };
+                        format!("{} {version} {} {kind} {size:?}", event.id.key, sequence.text())
+                    }
+                }
+            }
+        };
+        parts.iter().map(line).collect()
+    }
+
+    fn event(part: &Parsed) -> &ObjectEvent {
+        let Parsed::Event(event) = part else { panic!("{part:?} is no event") };
+        event
+    }
+
+    fn state(part: &Parsed) -> &crate::record::ObjectState {
+        let News::Changed(_, change) = &event(part).news else { panic!("{part:?} tells no change") };
+        change.state().unwrap()
+    }
+
+    #[test]
+    fn notifications_of_s3() {
+        let parts = sample!("s3");
+        assert_eq!(
+            told(&parts),
+            [
+                "2026/réd flower+x.jpg 096fKKXTRTtl3on89fVO.nfljtsv6qko 0065E59E40A1B2C3D4 created Some(52431)",
+                "big.bin - 0065E59E70000000 created Some(52428800)",
+                "big.bin - 0065E5A05000000001 deleted None",
+                "old.txt m1 0065E5A05000000002 marked Some(0)",
+                "tagged.txt - touched",
+                "ignored",
+                "dead: `ObjectTeleported:Put` is no event of S3 that is known here",
+            ]
+        );
+        let first = event(&parts[0]);
+        assert_eq!(first.time, Some(1_772_619_072_345_000));
+        let text = |text: &str| Some(text.to_string());
+        let origin =
+            Origin { requester: text("AWS:AIDAEXAMPLE1"), source_ip: text("203.0.113.9"), request_id: text("C3D13FE58DE4C810") };
+        assert_eq!(first.origin, origin);
+        assert_eq!(state(&parts[0]).e_tag, text("d41d8cd98f00b204e9800998ecf8427e"));
+        assert_eq!((state(&parts[0]).is_multipart, state(&parts[1]).is_multipart), (Some(false), Some(true)));
+        assert_eq!(told(&sample!("s3_test")), ["ignored"]);
+        assert_eq!(told(&sample!("sns")), ["a - 0100000000000000 created Some(7)"]);
+    }
+
+    #[test]
+    fn events_of_event_bridge() {
+        assert_eq!(
+            told(&sample!("event_bridge")),
+            [
+                "2026/réd flower+x%20.jpg IYV3p45BT0ac8hjHg1houSdS1a.Mro8e 617F08299329D189 created Some(52431)",
+                "a 1QW9g1Z99LUNbvaaYVpW9xDlOLU.qxgF 617F0837B476E463 marked Some(0)",
+                "b - 617F0837B476E464 deleted None",
+                "c - touched",
+            ]
+        );
+    }
+
+    #[test]
+    fn notifications_of_minio() {
+        let parts = sample!("minio");
+        assert_eq!(
+            told(&parts),
+            [
+                "2026/réd flower+x.jpg - 17B9C1F0A1B2C3D4 created Some(52431)",
+                "empty - 17B9C1F0A1B2C3D5 created Some(0)",
+                "empty - touched",
+                "2026/réd flower+x.jpg - 17B9C27000000001 deleted None",
+                "ignored",
+            ]
+        );
+        assert_eq!(state(&parts[0]).user_metadata, Some([("colour".to_string(), "red".to_string())].into()));
+    }
+
+    #[test]
+    fn notifications_of_ceph() {
+        let parts = sample!("ceph");
+        assert_eq!(
+            told(&parts),
+            [
+                // 2019-11-22 13:47:35 in seconds, and nanoseconds.
+                "2026/réd flower+x%20.jpg - 5DD7E6F708D142C7 created Some(52431)",
+                "2026/réd flower+x%20.jpg - 5DD7E6F800000000 deleted None",
+                "begun - touched",
+            ]
+        );
+        assert_eq!(state(&parts[0]).tags, Some([("project".to_string(), "a".to_string())].into()));
+        assert_eq!(state(&parts[0]).user_metadata, Some([("colour".to_string(), "red".to_string())].into()));
+    }
+
+    #[test]
+    fn events_of_seaweedfs() {
+        assert_eq!(
+            told(&sample!("seaweedfs")),
+            [
+                "2026/réd flower+x.jpg - touched",
+                "a - touched",
+                "a - touched",
+                "c/b - touched",
+                "ignored",
+                "ignored",
+                "ignored",
+                "k - touched",
+            ]
+        );
+    }
+
+    #[test]
+    fn events_of_cloud_storage() {
+        let parts = sample!("cloud_storage");
+        assert_eq!(
+            told(&parts),
+            [
+                "2026/réd flower+x.jpg - 00064C300A21164E0000000000000001 created Some(52431)",
+                "ignored",
+                "2026/réd flower+x.jpg - 00064C300A21164EFFFFFFFFFFFFFFFF deleted None",
+                "a - 00000000000000050000000000000002 updated Some(1)",
+                "b - touched",
+            ]
+        );
+        let state = state(&parts[0]);
+        assert_eq!(state.e_tag.as_deref(), Some("37b51d194a7513e45b56f6524f2d51f2"));
+        assert_eq!(state.storage_class.as_deref(), Some("STANDARD"));
+    }
+
+    #[test]
+    fn events_of_event_grid() {
+        let parts = sample!("event_grid");
+        assert_eq!(
+            told(&parts),
+            [
+                "2026/red flower%20.jpg - 00000000000004420000000000028963 created Some(52431)",
+                "2026/red flower%20.jpg - 00000000000004420000000000028964 deleted None",
+                "old.txt - touched",
+                "new .txt - touched",
+                "dead: `DirectoryDeleted` does not tell what was in it: reconcile the index",
+            ]
+        );
+        assert_eq!(state(&parts[0]).e_tag.as_deref(), Some("0x8D4BCC2E4835CD0"));
+        assert_eq!(told(&sample!("event_grid_validation")), ["validation: 512d38b6-c7b8-40c8-89fe-f46f9e9622b6"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_and_kept() {
+        for text in ["", "{", "\u{feff}{}", "{\"a\":1}x"] {
+            assert!(parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+        let s3 = |object: &str| {
+            let head = r#""eventSource":"aws:s3","eventTime":"2026-03-04T10:11:12Z","eventName":"ObjectCreated:Put""#;
+            format!(r#"{{"Records":[{{{head},"s3":{{"bucket":{{"name":"photos"}},"object":{object}}}}}]}}"#)
+        };
+        for (text, reason) in [
+            ("[]".to_string(), None),
+            ("{}".to_string(), Some("no store")),
+            ("3".to_string(), Some("no store")),
+            ("[[[[[[]]]]]]".to_string(), Some("too many envelopes")),
+            (r#"{"Records":[3]}"#.to_string(), Some("eventName")),
+            (s3(r#"{"size":1,"sequencer":"1"}"#), Some("`key`")),
+            (s3(r#"{"key":"%FF","size":1,"sequencer":"1"}"#), Some("UTF-8")),
+            (s3(r#"{"key":"a","size":-1,"sequencer":"1"}"#), Some("`size`")),
+            (s3(r#"{"key":"a","size":1e30,"sequencer":"1"}"#), Some("`size`")),
+            (s3(r#"{"key":"a","size":1,"sequencer":"xyz"}"#), Some("sequence number")),
+            (s3(r#"{"key":"a","size":1,"sequencer":"1"}"#).replace("2026-03-04T", "x"), Some("no time")),
+            (r#"{"Type":"Notification","TopicArn":"x","Message":"hello"}"#.to_string(), Some("SNS")),
+            (r#"{"Type":"SubscriptionConfirmation","TopicArn":"x","Message":"x"}"#.to_string(), Some("SubscribeURL")),
+            (
+                r#"{"message":{"attributes":{"bucketId":"b","eventType":"OBJECT_FINALIZE"},"data":"%"}}"#.to_string(),
+                Some("base64"),
+            ),
+            (
+                r#"[{"eventType":"Microsoft.Storage.X","subject":"a","eventTime":"2026-03-04T10:11:12Z"}]"#.to_string(),
+                Some("no event of blobs"),
+            ),
+        ] {
+            let told = told(&parse(text.as_bytes()).unwrap());
+            match reason {
+                None => assert!(told.is_empty()),
+                Some(reason) => {
+                    assert!(told.len() == 1 && told[0].starts_with("dead: ") && told[0].contains(reason), "{text}: {told:?}");
+                }
+            }
+        }
+    }
+}

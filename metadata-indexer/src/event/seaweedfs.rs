@@ -1,0 +1,48 @@
+//! SeaweedFS' filer through its webhook. It tells neither time nor order, and calls each overwriting a renaming: so it is only taken
+//! for which objects were touched.
+
+use serde_json::Value;
+use tarndb_core::{Error, Result};
+
+use super::fields::Fields;
+use super::{News, ObjectEvent, Parsed};
+use crate::record::{ObjectId, Origin};
+
+const BUCKETS: &str = "/buckets/";
+
+/// The folder of the versions of an object has its key and this.
+const VERSIONS: &str = ".versions/";
+
+pub(super) fn is(fields: &Fields<'_>) -> bool {
+    let message = fields.below("message");
+    let has = |name: &str| message.get(name).is_some();
+    fields.text("key").is_some_and(|key| key.starts_with('/'))
+        && (has("old_entry") || has("new_entry") || has("new_parent_path") || has("signatures"))
+}
+
+pub(super) fn parse(event: &Value) -> Result<Vec<Parsed>> {
+    let fields = Fields::of(event);
+    let message = fields.below("message");
+    let (old, new) = (message.below("old_entry"), message.below("new_entry"));
+    let is_folder = |entry: &Fields<'_>| entry.get("is_directory").and_then(Value::as_bool).unwrap_or(false);
+    if is_folder(&old) || is_folder(&new) {
+        return Ok(vec![Parsed::Ignored]);
+    }
+    let key = fields.required("key")?.to_string();
+    let moved = match (message.text("new_parent_path"), new.text("name")) {
+        (Some(parent), Some(name)) => Some(format!("{}/{name}", parent.trim_end_matches('/'))).filter(|moved| *moved != key),
+        _ => None,
+    };
+    [Some(key), moved].into_iter().flatten().map(|path| touched(&path)).collect()
+}
+
+fn touched(path: &str) -> Result<Parsed> {
+    let Some(rest) = path.strip_prefix(BUCKETS) else { return Ok(Parsed::Ignored) };
+    let (bucket, key) = rest.split_once('/').ok_or_else(|| Error::data_invalid(format!("`{path}` is no object of a bucket")))?;
+    if key.starts_with(".uploads/") || key.is_empty() {
+        return Ok(Parsed::Ignored);
+    }
+    let key = key.split_once(VERSIONS).map_or(key, |(key, _)| key);
+    let (bucket, id) = (bucket.to_string(), ObjectId::of_key(key));
+    Ok(Parsed::Event(ObjectEvent { bucket, id, time: None, news: News::Touched, origin: Origin::default() }))
+}

@@ -1,0 +1,131 @@
+//! Events through a queue of Amazon SQS.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message};
+use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream::FuturesUnordered;
+use tarndb_core::{Error, ErrorKind, Result};
+use tokio::sync::watch;
+
+use super::{EventSource, Events, stopped};
+use crate::bucket::aws_config;
+use crate::event::{self, Dead, Parsed};
+use crate::options::IndexOptions;
+
+/// Requests for messages that are open at once: each brings ten messages at most.
+const RECEIVERS: usize = 4;
+
+/// How long a request waits for messages, and how long messages are nobody else's, in seconds. A message that is not committed then
+/// comes again, and is known.
+const WAIT: i32 = 20;
+const VISIBILITY: i32 = 60;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    client: Client,
+    url: String,
+}
+
+fn failed<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(what: &str, error: E) -> Error {
+    let told = match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{what}: {code}: {message}"),
+        (Some(code), None) => format!("{what}: {code}"),
+        _ => format!("{what}: {}", DisplayErrorContext(&error)),
+    };
+    Error::new(ErrorKind::Unavailable, told)
+}
+
+impl Queue {
+    pub(super) async fn open(account: Option<String>, name: &str, options: &IndexOptions) -> Result<Self> {
+        let config = aws_config(options).await;
+        if config.region().is_none() {
+            return Err(Error::invalid_input(
+                "the region of the queue is not known: set AWS_REGION, or the option `region` of the metadata index",
+            ));
+        }
+        let client = Client::new(&config);
+        let found = client.get_queue_url().queue_name(name).set_queue_owner_aws_account_id(account).send().await;
+        let found = found.map_err(|e| failed("the queue of events cannot be used", e).with_context("queue", name))?;
+        let url = found.queue_url().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the queue of events has no URL"))?;
+        Ok(Self { client, url: url.to_string() })
+    }
+
+    async fn receive(&self) -> Result<Vec<Message>> {
+        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
+        let received = request.wait_time_seconds(WAIT).visibility_timeout(VISIBILITY).send().await;
+        Ok(received.map_err(|e| failed("messages of the queue cannot be received", e))?.messages.unwrap_or_default())
+    }
+
+    /// Hands messages on, and deletes those that are committed.
+    async fn deliver(&self, messages: Vec<Message>, events: &Events) {
+        let delivered = messages.into_iter().map(|message| async move {
+            let body = message.body().unwrap_or_default().as_bytes();
+            let parts = event::parse(body).unwrap_or_else(|e| vec![Parsed::Dead(Dead::new(e.to_string(), body))]);
+            events.send(parts).await.await.ok().and(message.receipt_handle)
+        });
+        let committed: Vec<String> = join_all(delivered).await.into_iter().flatten().collect();
+        let entry = |(number, receipt): (usize, String)| {
+            DeleteMessageBatchRequestEntry::builder().id(number.to_string()).receipt_handle(receipt).build().ok()
+        };
+        let entries: Vec<_> = committed.into_iter().enumerate().filter_map(entry).collect();
+        if entries.is_empty() {
+            return;
+        }
+        // Those that stay come again, and are known then.
+        let deleted = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await;
+        if let Err(error) = deleted {
+            events.set_error(Some(&failed("messages of the queue cannot be deleted", error)));
+        }
+    }
+
+    async fn receive_until(&self, events: &Events, mut stop: watch::Receiver<bool>) {
+        let mut delivering = FuturesUnordered::new();
+        // What comes before the next request, after a failure.
+        let mut pause = Duration::ZERO;
+        loop {
+            let before = std::mem::take(&mut pause);
+            let received = async move {
+                tokio::time::sleep(before).await;
+                self.receive().await
+            };
+            tokio::pin!(received);
+            let received = loop {
+                tokio::select! {
+                    () = stopped(&mut stop) => break None,
+                    Some(()) = delivering.next(), if !delivering.is_empty() => {}
+                    received = &mut received => break Some(received),
+                }
+            };
+            match received {
+                None => break,
+                Some(Ok(messages)) => {
+                    events.set_error(None);
+                    if !messages.is_empty() {
+                        delivering.push(self.deliver(messages, events));
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(queue = self.url, error = error.report(), "a queue of events cannot be read now");
+                    events.set_error(Some(&error));
+                    pause = (before * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                }
+            }
+        }
+        while delivering.next().await.is_some() {}
+    }
+}
+
+#[async_trait]
+impl EventSource for Queue {
+    async fn run(&self, events: Events, stop: watch::Receiver<bool>) {
+        join_all((0..RECEIVERS).map(|_| self.receive_until(&events, stop.clone()))).await;
+    }
+}

@@ -1,0 +1,233 @@
+//! Events that are sent to this process over HTTP.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use axum::response::IntoResponse;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use tarndb_core::{Error, ErrorKind, Result};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::{EventSource, Events, stopped};
+use crate::event::{self, Parsed};
+use crate::options::{IndexOptions, SecretPlace};
+
+/// Bytes that a message has at most: a notification of S3 has less.
+const LONGEST: usize = 64 * 1024;
+
+/// How long a sender may take to send, and, when this ends, to take the answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Headers with `sha256=` and the HMAC of the body in hexadecimal digits.
+const SIGNATURES: [&str; 2] = ["x-tarndb-signature", "x-hub-signature-256"];
+
+/// Names of the secret in a query.
+const TOKENS: [&str; 2] = ["token", "code"];
+
+pub(super) struct Webhook {
+    path: String,
+    secret: Secret,
+    listener: Mutex<Option<TcpListener>>,
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhook").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// What senders must know.
+#[derive(Clone)]
+struct Secret(Arc<[u8]>);
+
+#[derive(Clone)]
+struct Receiver {
+    path: Arc<str>,
+    secret: Secret,
+    events: Events,
+}
+
+fn unusable(what: String) -> Error {
+    Error::invalid_input(what)
+}
+
+impl Secret {
+    fn read(place: &SecretPlace) -> Result<Self> {
+        let secret = match place {
+            SecretPlace::Environment(name) => std::env::var(name).map_err(|_| {
+                unusable(format!("the environment has no variable `{name}`, where the secret of the webhook should be"))
+            })?,
+            SecretPlace::File(path) => std::fs::read_to_string(path).map_err(|e| {
+                unusable(format!("the file `{path}`, where the secret of the webhook should be, is not read: {e}"))
+            })?,
+        };
+        let secret = secret.trim();
+        if secret.is_empty() {
+            return Err(unusable("the secret of the webhook is empty".to_string()));
+        }
+        Ok(Self(Arc::from(secret.as_bytes())))
+    }
+
+    fn is(&self, text: &str) -> bool {
+        self.0.ct_eq(text.as_bytes()).into()
+    }
+
+    /// Whether the request has the secret: as a token of a header or of the query.
+    fn is_known_to(&self, headers: &HeaderMap, uri: &Uri) -> bool {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let bearer = header(header::AUTHORIZATION.as_str()).map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
+        let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        let in_query = query.filter(|(name, _)| TOKENS.contains(&name.as_ref())).any(|(_, value)| self.is(&value));
+        bearer.is_some_and(|token| self.is(token)) || header("x-api-key").is_some_and(|key| self.is(key)) || in_query
+    }
+
+    /// Whether who sent this body signed it.
+    fn signed(&self, signature: &str, body: &[u8]) -> bool {
+        let Some(digits) = signature.strip_prefix("sha256=") else { return false };
+        let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let Some(signature) = digits.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>() else { return false };
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return false };
+        mac.update(body);
+        mac.verify_slice(&signature).is_ok()
+    }
+}
+
+impl Webhook {
+    /// Listens from now on; what is sent before [`EventSource::run`] waits.
+    pub(super) async fn open(host: &str, port: u16, path: &str, options: &IndexOptions) -> Result<Self> {
+        let place = options.secret()?.ok_or_else(|| {
+            unusable("a webhook needs the option `secret`, which says where the secret is that senders must know".to_string())
+        })?;
+        let secret = Secret::read(&place)?;
+        let cannot = |e: std::io::Error| {
+            Error::new(ErrorKind::Unavailable, format!("events cannot be listened for at `{host}:{port}`")).with_source(e)
+        };
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(cannot)?.collect();
+        if !options.allow_remote()? && !addresses.iter().all(|address| address.ip().is_loopback()) {
+            return Err(unusable(format!(
+                "`{host}` is reached by other machines: events are listened for there with the option `allow_remote = 'true'` only"
+            )));
+        }
+        let listener = TcpListener::bind(addresses.as_slice()).await.map_err(cannot)?;
+        Ok(Self { path: path.to_string(), secret, listener: Mutex::new(Some(listener)) })
+    }
+}
+
+#[async_trait]
+impl EventSource for Webhook {
+    async fn run(&self, events: Events, stop: watch::Receiver<bool>) {
+        let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let receiver = Receiver { path: Arc::from(self.path.as_str()), secret: self.secret.clone(), events: events.clone() };
+        let router = Router::new().fallback(receive).with_state(receiver);
+        let (mut until, mut ends) = (stop.clone(), stop);
+        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stopped(&mut until).await });
+        let impatient = async move {
+            stopped(&mut ends).await;
+            tokio::time::sleep(PATIENCE).await;
+        };
+        tokio::select! {
+            served = served => if let Err(e) = served {
+                events.set_error(Some(&Error::new(ErrorKind::Unavailable, "events are not listened for any more").with_source(e)));
+            },
+            () = impatient => {}
+        }
+    }
+}
+
+fn answer(status: StatusCode, text: &str) -> Response<Body> {
+    (status, text.to_string()).into_response()
+}
+
+async fn receive(State(receiver): State<Receiver>, request: Request<Body>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    if head.uri.path() != &*receiver.path {
+        return answer(StatusCode::NOT_FOUND, "there is nothing here\n");
+    }
+    let signature = SIGNATURES.iter().find_map(|name| head.headers.get(*name)).and_then(|value| value.to_str().ok());
+    let has_token = receiver.secret.is_known_to(&head.headers, &head.uri);
+    if !has_token && (signature.is_none() || head.method != Method::POST) {
+        return answer(StatusCode::UNAUTHORIZED, "a token or a signature is needed\n");
+    }
+    match head.method {
+        Method::POST => {}
+        // MinIO asks whether anyone is there.
+        Method::HEAD => return StatusCode::OK.into_response(),
+        Method::OPTIONS => return allow(&head.headers),
+        _ => return answer(StatusCode::METHOD_NOT_ALLOWED, "events are sent with POST\n"),
+    }
+    let body = match tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, LONGEST - 1)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return answer(StatusCode::PAYLOAD_TOO_LARGE, "a message has less than 64 KiB\n"),
+        Err(_) => return answer(StatusCode::REQUEST_TIMEOUT, "the message did not come\n"),
+    };
+    if !has_token && !signature.is_some_and(|signature| receiver.secret.signed(signature, &body)) {
+        return answer(StatusCode::UNAUTHORIZED, "the signature is not right\n");
+    }
+    take(&receiver, &body).await
+}
+
+/// The question of CloudEvents whether events may be sent.
+fn allow(headers: &HeaderMap) -> Response<Body> {
+    let origin = headers.get("webhook-request-origin").and_then(|value| value.to_str().ok()).unwrap_or("*");
+    let headers = [("webhook-allowed-origin", origin), ("webhook-allowed-rate", "*"), ("allow", "POST")];
+    (StatusCode::OK, headers).into_response()
+}
+
+async fn take(receiver: &Receiver, body: &Bytes) -> Response<Body> {
+    let parts = match event::parse(body) {
+        Ok(parts) => parts,
+        Err(error) => return answer(StatusCode::BAD_REQUEST, &format!("{error}\n")),
+    };
+    if let [Parsed::Validation(code)] = parts.as_slice() {
+        let answer = serde_json::json!({ "validationResponse": code }).to_string();
+        return (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], answer).into_response();
+    }
+    match receiver.events.try_send(parts) {
+        None => answer(StatusCode::SERVICE_UNAVAILABLE, "too many events wait: send it again later\n"),
+        Some(committed) => match committed.await {
+            Ok(()) => answer(StatusCode::OK, "committed\n"),
+            Err(_) => answer(StatusCode::SERVICE_UNAVAILABLE, "the event could not be committed: send it again later\n"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_are_those_of_rfc_2104() {
+        let secret = Secret(Arc::from(b"Jefe".as_slice()));
+        let body = b"what do ya want for nothing?";
+        // RFC 4231, test case 2.
+        let right = "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        assert!(secret.signed(right, body));
+        for wrong in ["", "sha256=", "sha1=00", &right[..right.len() - 2], &right.replace('5', "6"), "sha256=zz", "sha256=+1"] {
+            assert!(!secret.signed(wrong, body), "{wrong}");
+        }
+        assert!(!secret.signed(right, b"something else"));
+    }
+
+    #[test]
+    fn the_secret_is_in_a_header_or_the_query() {
+        let secret = Secret(Arc::from(b"s3cret".as_slice()));
+        let known = |name: &'static str, value: &'static str, uri: &'static str| {
+            let headers: HeaderMap = [(name.parse().unwrap(), value.parse().unwrap())].into_iter().collect();
+            secret.is_known_to(&headers, &Uri::from_static(uri))
+        };
+        assert!(known("authorization", "Bearer s3cret", "/"));
+        assert!(known("authorization", "s3cret", "/"));
+        assert!(known("x-api-key", "s3cret", "/"));
+        assert!(known("accept", "x", "/?a=b&code=s3cret") && known("accept", "x", "/?token=s3cre%74"));
+        assert!(!known("authorization", "Bearer s3cret2", "/?token=s3cre") && !known("x", "s3cret", "/s3cret?x=s3cret"));
+    }
+}

@@ -1,0 +1,136 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tarndb_core::{Error, Lakehouse, Result};
+
+use crate::event;
+use crate::index::{EventCounts, Index, IndexStatus, Synced};
+use crate::indexer::MetadataIndexer;
+use crate::options::IndexOptions;
+
+/// An index of an open lake.
+#[derive(Debug, Clone)]
+pub struct MetadataIndex {
+    lake: Lakehouse,
+    index: Arc<Index>,
+}
+
+impl MetadataIndex {
+    /// Its name, which is the namespace of its tables.
+    pub fn name(&self) -> &str {
+        self.index.name()
+    }
+
+    /// How the index is.
+    ///
+    /// # Errors
+    /// Those of loading its tables.
+    pub async fn status(&self) -> Result<IndexStatus> {
+        self.index.status(&self.lake).await
+    }
+
+    /// Follows the source from now on, until [`MetadataIndex::stop`] or the end of the process. When this returns, what happened before
+    /// is in the tables; but what a queue of events keeps comes then.
+    ///
+    /// # Errors
+    /// `Unavailable` when the source cannot be read or watched; those of commits.
+    pub async fn start(&self) -> Result<()> {
+        self.index.start(&self.lake).await
+    }
+
+    /// Ends following, after what is under way is committed. The tables stay.
+    pub async fn stop(&self) {
+        self.index.stop().await;
+    }
+
+    /// Takes a message about objects of the bucket, in JSON, as its store sends it: of Amazon S3, also through SNS or EventBridge, MinIO,
+    /// Ceph, SeaweedFS, Cloud Storage through Pub/Sub or Eventarc, or Azure's Event Grid. When this returns, what it tells is in the
+    /// tables. A message may be handed in more than once, and earlier or later than others: each change is in the journal once. What is
+    /// not understood is kept in the table `dead_letters` with the reason.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no JSON; `Unsupported` for an index of a folder; those of commits, after which the message has to be
+    /// handed in again.
+    pub async fn push(&self, message: &str) -> Result<EventCounts> {
+        self.index.apply(&self.lake, event::parse(message.as_bytes())?).await
+    }
+
+    /// Brings the tables up to the source now, whether it is followed or not.
+    ///
+    /// # Errors
+    /// As [`MetadataIndex::reconcile`].
+    pub async fn sync(&self) -> Result<Synced> {
+        self.index.sync(&self.lake).await
+    }
+
+    /// Lists the source, and adds the rows to the journal that make the inventory true again.
+    ///
+    /// # Errors
+    /// `Unavailable` when a part of the source cannot be read: the rest is done, and nothing below that part is taken for gone; those
+    /// of commits.
+    pub async fn reconcile(&self) -> Result<Synced> {
+        self.index.sync(&self.lake).await
+    }
+}
+
+/// The methods of a lake that are about metadata indexes: the same as the statements.
+#[async_trait]
+pub trait MetadataIndexes {
+    /// Creates an index named `name` on `source`, and follows it: a folder, as a path or a `file:` URL, or a bucket or a part of one, as
+    /// `s3://bucket/prefix`, `gs://…` or `az://…`. The objects that are there already are in its inventory when this returns.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `NotFound` for the folder; `Unavailable` for a bucket that cannot be listed; `Unsupported` for other sources.
+    async fn create_metadata_index(&self, name: &str, source: &str) -> Result<MetadataIndex> {
+        self.create_metadata_index_with(name, source, &IndexOptions::default()).await
+    }
+
+    /// As [`MetadataIndexes::create_metadata_index`], with options.
+    ///
+    /// # Errors
+    /// Also `InvalidInput` for options that do not fit the source, `Unavailable` for a source of events that cannot be used.
+    async fn create_metadata_index_with(&self, name: &str, source: &str, options: &IndexOptions) -> Result<MetadataIndex>;
+
+    /// The index named `name`.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn metadata_index(&self, name: &str) -> Result<MetadataIndex>;
+
+    /// How all indexes are, by name.
+    ///
+    /// # Errors
+    /// Those of loading their tables.
+    async fn metadata_indexes(&self) -> Result<Vec<IndexStatus>>;
+
+    /// Ends an index, and drops its tables with their files.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn drop_metadata_index(&self, name: &str) -> Result<()>;
+}
+
+fn indexer(lake: &Lakehouse) -> Result<&MetadataIndexer> {
+    lake.extension().ok_or_else(|| Error::unsupported("this lake was opened without metadata indexes"))
+}
+
+#[async_trait]
+impl MetadataIndexes for Lakehouse {
+    async fn create_metadata_index_with(&self, name: &str, source: &str, options: &IndexOptions) -> Result<MetadataIndex> {
+        let index = indexer(self)?.create(self, name, source, options, false).await?;
+        Ok(MetadataIndex { lake: self.clone(), index })
+    }
+
+    async fn metadata_index(&self, name: &str) -> Result<MetadataIndex> {
+        let index = indexer(self)?.index(self, name).await?;
+        Ok(MetadataIndex { lake: self.clone(), index })
+    }
+
+    async fn metadata_indexes(&self) -> Result<Vec<IndexStatus>> {
+        indexer(self)?.statuses(self).await
+    }
+
+    async fn drop_metadata_index(&self, name: &str) -> Result<()> {
+        indexer(self)?.drop_index(self, name).await
+    }
+}

@@ -1,0 +1,179 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tarndb_core::{Error, Lakehouse, Result};
+
+use super::Index;
+use super::key_index::{self, KeyHash};
+use super::observe::{Looked, pause_after};
+use super::status::Synced;
+use super::writer::Writer;
+use crate::bucket::{Bucket, Present};
+use crate::options::Fetch;
+use crate::record::{Change, ObjectId, Origin, Record, Sequence};
+
+/// Requests about single objects that are open at once.
+const LOOKED_AT_ONCE: usize = 64;
+
+/// Objects that events may touch during a listing before all of them count as touched.
+const TOUCHED_AT_MOST: usize = 1_000_000;
+
+/// The objects that events told of since a listing began. The listing may have seen them before or after that.
+#[derive(Debug)]
+pub(super) enum Touched {
+    Some(HashSet<KeyHash>),
+    All,
+}
+
+/// An object, and what a store says of it when it is asked.
+pub(super) type Answer = (ObjectId, Option<Present>);
+
+/// Whether an object is as it is known to be, as far as a listing tells.
+fn is_known(writer: &Writer, id: &ObjectId, change: &Change) -> bool {
+    let e_tag = change.state().and_then(|state| state.e_tag.as_deref());
+    writer.known(id).is_some_and(|known| known.has_e_tag(e_tag))
+}
+
+/// A sequence number for what was found by looking at a time in microseconds since 1970: after what is known, and before what the store
+/// will tell.
+pub(super) fn found_after(writer: &Writer, id: &ObjectId, now: i64) -> Sequence {
+    let seconds = u32::try_from(now / 1_000_000).unwrap_or(u32::MAX);
+    match writer.newest(id) {
+        Some(newest) => newest.found_at(seconds),
+        // What was there before the index comes before everything.
+        None if !writer.is_complete() => Sequence::FIRST,
+        None => Sequence::FIRST.found_at(seconds),
+    }
+}
+
+impl Index {
+    fn begin_listing(&self) {
+        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Some(Touched::Some(HashSet::new()));
+    }
+
+    /// Says that events told of objects.
+    pub(super) fn touch<'a>(&self, ids: impl Iterator<Item = &'a ObjectId>) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Touched::Some(hashes)) = touched.as_mut() else { return };
+        hashes.extend(ids.map(key_index::hash));
+        if hashes.len() > TOUCHED_AT_MOST {
+            *touched = Some(Touched::All);
+        }
+    }
+
+    fn is_touched(&self, id: &ObjectId) -> bool {
+        match &*self.touched.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Touched::Some(hashes)) => hashes.contains(&key_index::hash(id)),
+            Some(Touched::All) => true,
+            None => false,
+        }
+    }
+
+    /// Asks the store for objects.
+    pub(super) async fn look(&self, bucket: &Bucket, ids: Vec<ObjectId>, fetch: Fetch) -> Result<Vec<Answer>> {
+        let asked = stream::iter(ids).map(|id| async move {
+            let found = bucket.look(&id, fetch).await?;
+            Ok::<_, Error>((id, found))
+        });
+        asked.buffer_unordered(LOOKED_AT_ONCE).try_collect().await
+    }
+
+    /// Lists the bucket, and records what makes the inventory true again.
+    pub(super) async fn look_at_bucket(&self, lake: &Lakehouse, bucket: &Bucket) -> Result<Looked> {
+        let _one = self.listing.lock().await;
+        self.begin_listing();
+        let mut looked = Looked::default();
+        let mut seen = HashSet::new();
+        let mut parts = bucket.list().await?;
+        while let Some(part) = parts.next().await {
+            let part: Vec<Present> = part?.into_iter().filter(|(id, _)| bucket.has(&id.key)).collect();
+            seen.extend(part.iter().map(|(id, _)| key_index::hash(id)));
+            let found = part.into_iter().map(|(id, change)| (id.clone(), Some((id, change)))).collect();
+            looked.add(self.record_listed(lake, bucket, found).await?);
+        }
+        let gone = {
+            let mut guard = self.writer.lock().await;
+            let writer = self.take_writer(lake, &mut guard).await?;
+            let others = writer.others(lake, &seen).await?;
+            *guard = Some(writer);
+            others
+        };
+        looked.add(self.record_listed(lake, bucket, gone.into_iter().map(|id| (id, None)).collect()).await?);
+        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(looked)
+    }
+
+    async fn record_listed(&self, lake: &Lakehouse, bucket: &Bucket, listed: Vec<Answer>) -> Result<Looked> {
+        let mut attempt = 1;
+        loop {
+            match self.record_listed_once(lake, bucket, listed.clone()).await {
+                Ok(synced) => return Ok(Looked { synced, ..Looked::default() }),
+                Err(e) => attempt = pause_after(lake, e, attempt).await?,
+            }
+        }
+    }
+
+    async fn record_listed_once(&self, lake: &Lakehouse, bucket: &Bucket, listed: Vec<Answer>) -> Result<Synced> {
+        let fetch = self.options.fetch()?;
+        let mut guard = self.writer.lock().await;
+        let mut writer = self.take_writer(lake, &mut guard).await?;
+        // What is not as it is known, and of that, what has to be asked for once more.
+        let (mut found, mut unsure) = (Vec::new(), Vec::new());
+        for (id, present) in listed {
+            let as_known = match &present {
+                Some((id, change)) => is_known(&writer, id, change),
+                None => writer.known(&id).is_none(),
+            };
+            let to_fetch = matches!(&present, Some((_, Change::Created(_)))) && (fetch.metadata || fetch.tags);
+            match as_known {
+                true => {}
+                false if self.is_touched(&id) || to_fetch => unsure.push((id, present)),
+                false => found.push((id, present)),
+            }
+        }
+        let asked = unsure.iter().map(|(id, _)| id.clone()).collect();
+        let listed: HashMap<ObjectId, Option<Present>> = unsure.into_iter().collect();
+        for (id, present) in self.look(bucket, asked, fetch).await? {
+            // What only a listing tells is kept.
+            let told = listed.get(&id).and_then(Option::as_ref);
+            found.push((id, present.map(|present| merged(present, told))));
+        }
+        writer.recall(lake, found.iter().map(|(id, _)| (id, i64::MIN))).await?;
+        let now = lake.storage().clock().now_ms().saturating_mul(1000);
+        let (mut records, mut synced) = (Vec::new(), Synced::default());
+        for (id, present) in found {
+            let change = match (present, writer.known(&id)) {
+                (Some((id, change)), _) if is_known(&writer, &id, &change) => continue,
+                (Some((_, change)), Some(_)) => {
+                    synced.overwritten += 1;
+                    change
+                }
+                (Some((_, change)), None) => {
+                    synced.created += 1;
+                    change
+                }
+                (None, Some(_)) => {
+                    synced.deleted += 1;
+                    Change::Deleted
+                }
+                (None, None) => continue,
+            };
+            let sequence = found_after(&writer, &id, now);
+            records.push(Record { id, sequence, timestamp: now, change, origin: Origin::default() });
+        }
+        writer.record(lake, &records).await?;
+        *guard = Some(writer);
+        Ok(synced)
+    }
+}
+
+/// What asking for an object told, and what the listing told of the same content.
+fn merged((id, mut change): Present, listed: Option<&Present>) -> Present {
+    if let (Some(state), Some((_, Change::Created(told)))) = (change.state_mut(), listed)
+        && state.e_tag == told.e_tag
+    {
+        *state = std::mem::take(state).or(told);
+    }
+    (id, change)
+}

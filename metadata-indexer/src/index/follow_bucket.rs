@@ -1,0 +1,156 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tarndb_core::{Lakehouse, Result, WeakLakehouse};
+use tokio::sync::watch;
+
+use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState, is_end};
+use crate::feed::{self, Delivery, EventSource, Events, Inbox, stopped};
+use crate::options::Feed;
+
+/// Messages that are committed at once.
+const AT_ONCE: usize = 50_000;
+
+/// The longest pause after failures: meanwhile, who sends waits.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+impl Index {
+    /// What events tell from now on is taken, and what was there before is listed: but where a queue kept what happened since the index
+    /// was complete.
+    pub(super) async fn start_bucket(self: &Arc<Self>, lake: &Lakehouse) -> Result<Following> {
+        let feed = feed::open(&self.options).await?;
+        let is_kept = matches!(self.options.events()?, Some(Feed::Queue { .. }));
+        let (stop, stopping) = watch::channel(false);
+        let task = tokio::spawn(Arc::clone(self).follow_bucket(lake.downgrade(), feed, stopping));
+        let following = Following { task, stop };
+        let brought_up = async {
+            if is_kept && self.is_complete(lake).await? {
+                return Ok(());
+            }
+            self.bring_up(lake).await.map(|_| ())
+        };
+        match brought_up.await {
+            Ok(()) => self.set_state(IndexState::Active, None),
+            Err(error) => {
+                self.end(following).await;
+                self.set_state(IndexState::Failed, Some(&error));
+                return Err(error);
+            }
+        }
+        Ok(following)
+    }
+
+    async fn follow_bucket(
+        self: Arc<Self>,
+        lake: WeakLakehouse,
+        feed: Option<Box<dyn EventSource>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let (events, inbox) = feed::inbox(Arc::clone(&self.feed_error));
+        let source = {
+            let mut stop = stop.clone();
+            async move {
+                match feed {
+                    Some(feed) => feed.run(events, stop).await,
+                    None => hold(events, &mut stop).await,
+                }
+                Ok(())
+            }
+        };
+        // The messages end when the source of events does, and that ends when it is told to stop.
+        match tokio::try_join!(source, self.take_messages(&lake, inbox), self.list_now_and_then(&lake, &mut stop)) {
+            Ok(_) => self.set_state(IndexState::Stopped, None),
+            Err(error) => {
+                tracing::info!(index = self.name, error = error.report(), "a metadata index ends");
+                self.set_state(IndexState::Stopped, Some(&error));
+            }
+        }
+    }
+
+    /// Commits messages as they come.
+    ///
+    /// # Errors
+    /// Those that say that there is no index any more.
+    async fn take_messages(&self, lake: &WeakLakehouse, mut inbox: Inbox) -> Result<()> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut deliveries = Vec::new();
+            if inbox.recv_many(&mut deliveries, AT_ONCE).await == 0 {
+                return Ok(());
+            }
+            let more = tokio::time::sleep(COLLECTED_FOR);
+            tokio::pin!(more);
+            while deliveries.len() < AT_ONCE {
+                let room = AT_ONCE - deliveries.len();
+                tokio::select! {
+                    () = &mut more => break,
+                    received = inbox.recv_many(&mut deliveries, room) => if received == 0 { break },
+                }
+            }
+            let Some(lake) = lake.upgrade() else { return Ok(()) };
+            match self.take(&lake, deliveries).await {
+                Ok(()) => pause = FIRST_PAUSE,
+                Err(error) if is_end(&error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(index = self.name, error = error.report(), "events cannot be committed now");
+                    self.set_state(IndexState::Failed, Some(&error));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    async fn take(&self, lake: &Lakehouse, deliveries: Vec<Delivery>) -> Result<()> {
+        let (parts, committed): (Vec<_>, Vec<_>) =
+            deliveries.into_iter().map(|delivery| (delivery.parts, delivery.committed)).unzip();
+        self.apply(lake, parts.into_iter().flatten().collect()).await?;
+        for committed in committed {
+            // Who sent it may have given up.
+            let _ = committed.send(());
+        }
+        let mut state = self.state();
+        if state.0 == IndexState::Failed {
+            *state = (IndexState::Active, None);
+        }
+        Ok(())
+    }
+
+    /// Lists the bucket as often as the options say.
+    ///
+    /// # Errors
+    /// Those that say that there is no index any more.
+    async fn list_now_and_then(&self, lake: &WeakLakehouse, stop: &mut watch::Receiver<bool>) -> Result<()> {
+        let Some(every) = self.options.reconcile_every()? else {
+            stopped(stop).await;
+            return Ok(());
+        };
+        loop {
+            let list = async {
+                tokio::time::sleep(every).await;
+                match lake.upgrade() {
+                    Some(lake) => self.bring_up(&lake).await.map(|_| ()),
+                    None => Ok(()),
+                }
+            };
+            let listed = tokio::select! {
+                () = stopped(stop) => return Ok(()),
+                listed = list => listed,
+            };
+            match listed {
+                Ok(()) => self.set_state(IndexState::Active, None),
+                Err(error) if is_end(&error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(index = self.name, error = error.report(), "a bucket cannot be listed now");
+                    self.set_state(IndexState::Failed, Some(&error));
+                }
+            }
+        }
+    }
+}
+
+/// Keeps a place for messages that nobody sends.
+async fn hold(events: Events, stop: &mut watch::Receiver<bool>) {
+    stopped(stop).await;
+    drop(events);
+}

@@ -1,0 +1,122 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tarndb_core::{Error, Lakehouse, Result, WeakLakehouse};
+use tokio::time::Instant;
+
+use super::observe::Looked;
+use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState, is_end};
+use crate::feed::stopped;
+use crate::folder::Folder;
+use crate::folder::watch::Watch;
+
+/// How often all of the source is looked at although nothing was missed.
+const LISTED_EVERY: Duration = Duration::from_secs(10 * 60);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+async fn watch(folder: &Folder) -> Result<Watch> {
+    let folder = folder.clone();
+    let watch = tokio::task::spawn_blocking(move || {
+        folder.check()?;
+        Watch::start(&folder)
+    });
+    watch.await.map_err(|e| Error::internal("watching a folder ended early").with_source(e))?
+}
+
+impl Index {
+    pub(super) async fn start_folder(self: &Arc<Self>, lake: &Lakehouse, folder: &Folder) -> Result<Following> {
+        // Before the listing, so that nothing happens between them.
+        let watch = watch(folder).await;
+        let unreadable = self.bring_up(lake).await?.unreadable;
+        match &watch {
+            Ok(_) => self.set_state(IndexState::Active, unreadable.as_ref()),
+            Err(error) => self.set_state(IndexState::Failed, Some(error)),
+        }
+        let (stop, stopping) = tokio::sync::watch::channel(false);
+        let follow = Arc::clone(self).follow_folder(folder.clone(), lake.downgrade(), watch.ok(), stopping);
+        Ok(Following { task: tokio::spawn(follow), stop })
+    }
+
+    /// Without a watch, the source is listed now and then, until it can be watched.
+    async fn follow_folder(
+        self: Arc<Self>,
+        folder: Folder,
+        lake: WeakLakehouse,
+        mut watch: Option<Watch>,
+        mut stop: tokio::sync::watch::Receiver<bool>,
+    ) {
+        let mut next_listing = Instant::now() + LISTED_EVERY;
+        let mut pause = FIRST_PAUSE;
+        let mut stopping = false;
+        while !stopping {
+            let touched = async {
+                match &watch {
+                    Some(watch) => {
+                        tokio::select! {
+                            () = watch.changed() => {}
+                            () = tokio::time::sleep_until(next_listing) => {}
+                        }
+                        tokio::time::sleep(COLLECTED_FOR).await;
+                    }
+                    None => tokio::time::sleep(pause).await,
+                }
+            };
+            tokio::select! {
+                () = stopped(&mut stop) => stopping = true,
+                () = touched => {}
+            }
+            let Some(lake) = lake.upgrade() else { return };
+            match self.look_at_what_was_touched(&lake, &folder, &mut watch, &mut next_listing).await {
+                Ok(looked) => {
+                    pause = FIRST_PAUSE;
+                    self.set_state(IndexState::Active, looked.unreadable.as_ref());
+                }
+                // It was dropped, or the lake closed.
+                Err(error) if is_end(&error) => {
+                    tracing::info!(index = self.name, error = error.report(), "a metadata index ends");
+                    return self.set_state(IndexState::Stopped, Some(&error));
+                }
+                Err(error) => {
+                    tracing::warn!(index = self.name, error = error.report(), "a metadata index cannot follow its source now");
+                    self.set_state(IndexState::Failed, Some(&error));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    // What was touched is not known any more.
+                    watch = None;
+                }
+            }
+        }
+        self.set_state(IndexState::Stopped, None);
+    }
+
+    /// Looks at what was touched, or at everything when something was missed; and now and then at everything, watched anew, for nobody
+    /// promises that nothing is missed.
+    async fn look_at_what_was_touched(
+        &self,
+        lake: &Lakehouse,
+        folder: &Folder,
+        watching: &mut Option<Watch>,
+        next_listing: &mut Instant,
+    ) -> Result<Looked> {
+        if let Some(watch) = watching
+            && Instant::now() < *next_listing
+        {
+            let touched = watch.take();
+            if touched.all && !touched.unwatched {
+                // To watch many folders anew would be told of in more events than there is room for, of which this may come.
+                return self.bring_up(lake).await;
+            }
+            if !touched.unwatched {
+                let mut looked = self.observe_touched(lake, folder, touched).await?;
+                watch.look_again(std::mem::take(&mut looked.folders));
+                return Ok(looked);
+            }
+        }
+        *watching = None;
+        let watched = watch(folder).await;
+        *next_listing = Instant::now() + LISTED_EVERY;
+        let looked = self.bring_up(lake).await?;
+        *watching = Some(watched?);
+        Ok(looked)
+    }
+}

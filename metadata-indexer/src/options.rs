@@ -1,0 +1,263 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use tarndb_core::{Error, Result};
+
+/// How a metadata index is kept: the options of `CREATE METADATA INDEX … WITH (name = 'value', …)`.
+///
+/// | Option | Meaning |
+/// |---|---|
+/// | `events` | Where the bucket's events come from: `sqs://QUEUE` or `sqs://ACCOUNT/QUEUE`, a queue of Amazon SQS; `http://127.0.0.1:9000/PATH`, where this process listens for them |
+/// | `secret` | Where the secret is that senders of events over HTTP must know: `env:NAME` or `file:PATH` |
+/// | `allow_remote` | `true`: listen for events on an address that other machines reach |
+/// | `endpoint` | Where the store and the queue are, when that is not said by the environment |
+/// | `region` | The region of the store and the queue, likewise |
+/// | `fetch` | What is asked of the store for each new object: `metadata`, `tags`, both with a comma between them, or `none`. Both, where nothing is said |
+/// | `reconcile_every` | How often the bucket is listed: `10 minutes`, `1 day`, `never`. Without events, each hour; with events from a queue, each day; from HTTP, each hour |
+///
+/// Options are table properties of the index's journal, so there is no place for a secret in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IndexOptions(BTreeMap<&'static str, String>);
+
+/// All options.
+const NAMES: [&str; 7] = ["events", "secret", "allow_remote", "endpoint", "region", "fetch", "reconcile_every"];
+
+/// Where events come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Feed {
+    Queue {
+        account: Option<String>,
+        name: String,
+    },
+    /// Host, port and path, which begins with a slash.
+    Webhook {
+        host: String,
+        port: u16,
+        path: String,
+    },
+}
+
+/// What is asked of the store for each object that is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fetch {
+    pub(crate) metadata: bool,
+    pub(crate) tags: bool,
+}
+
+/// Where a secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SecretPlace {
+    Environment(String),
+    File(String),
+}
+
+fn wrong(name: &str, value: &str, wanted: &str) -> Error {
+    Error::invalid_input(format!("the option `{name}` of a metadata index is `{value}`: {wanted}"))
+}
+
+impl IndexOptions {
+    /// With one option more.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a value that the option cannot have, and an option that was given before; `Unsupported` for other options.
+    pub fn with(mut self, name: &str, value: &str) -> Result<Self> {
+        let known = NAMES.iter().find(|known| **known == name);
+        let known = known
+            .ok_or_else(|| Error::unsupported(format!("a metadata index has no option `{name}`, but {}", NAMES.join(", "))))?;
+        if self.0.insert(known, value.to_string()).is_some() {
+            return Err(Error::invalid_input(format!("the option `{name}` of a metadata index is there twice")));
+        }
+        self.events()?;
+        self.secret()?;
+        self.allow_remote()?;
+        self.fetch()?;
+        self.reconcile_every()?;
+        Ok(self)
+    }
+
+    /// Names and values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        self.get("endpoint")
+    }
+
+    pub(crate) fn region(&self) -> Option<&str> {
+        self.get("region")
+    }
+
+    pub(crate) fn events(&self) -> Result<Option<Feed>> {
+        let Some(events) = self.get("events") else { return Ok(None) };
+        let wanted = "a queue is `sqs://QUEUE` or `sqs://ACCOUNT/QUEUE`, a webhook `http://127.0.0.1:9000/PATH`";
+        let wrong = || wrong("events", events, wanted);
+        match events.split_once("://") {
+            Some(("sqs", queue)) => {
+                let (account, name) = match queue.split_once('/') {
+                    Some((account, name)) => (Some(account.to_string()), name),
+                    None => (None, queue),
+                };
+                let is_name =
+                    |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+                if !is_name(name) || account.as_deref().is_some_and(|account| !is_name(account)) {
+                    return Err(wrong());
+                }
+                Ok(Some(Feed::Queue { account, name: name.to_string() }))
+            }
+            Some(("http", _)) => {
+                let url = url::Url::parse(events).map_err(|_| wrong())?;
+                let plain =
+                    url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+                let (Some(host), Some(port), true) = (url.host(), url.port(), plain) else { return Err(wrong()) };
+                let host = match host {
+                    url::Host::Domain(name) => name.to_string(),
+                    url::Host::Ipv4(address) => address.to_string(),
+                    url::Host::Ipv6(address) => address.to_string(),
+                };
+                Ok(Some(Feed::Webhook { host, port, path: url.path().to_string() }))
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    pub(crate) fn secret(&self) -> Result<Option<SecretPlace>> {
+        let Some(secret) = self.get("secret") else { return Ok(None) };
+        match secret.split_once(':') {
+            Some(("env", name)) if !name.is_empty() => Ok(Some(SecretPlace::Environment(name.to_string()))),
+            Some(("file", path)) if !path.is_empty() => Ok(Some(SecretPlace::File(path.to_string()))),
+            // Somebody may have typed the secret itself.
+            _ => Err(Error::invalid_input(
+                "the option `secret` of a metadata index says where the secret is: `env:NAME` or `file:PATH`",
+            )),
+        }
+    }
+
+    pub(crate) fn allow_remote(&self) -> Result<bool> {
+        match self.get("allow_remote") {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(wrong("allow_remote", other, "it is `true` or `false`")),
+        }
+    }
+
+    pub(crate) fn fetch(&self) -> Result<Fetch> {
+        let Some(text) = self.get("fetch") else { return Ok(Fetch { metadata: true, tags: true }) };
+        let mut fetch = Fetch { metadata: false, tags: false };
+        if text == "none" {
+            return Ok(fetch);
+        }
+        for part in text.split(',') {
+            match part.trim() {
+                "metadata" => fetch.metadata = true,
+                "tags" => fetch.tags = true,
+                _ => return Err(wrong("fetch", text, "it is `metadata`, `tags`, `metadata,tags` or `none`")),
+            }
+        }
+        Ok(fetch)
+    }
+
+    /// `None` is never.
+    pub(crate) fn reconcile_every(&self) -> Result<Option<Duration>> {
+        const HOUR: Duration = Duration::from_secs(3600);
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let Some(text) = self.get("reconcile_every") else {
+            return Ok(Some(if matches!(self.events()?, Some(Feed::Queue { .. })) { DAY } else { HOUR }));
+        };
+        if text == "never" {
+            return Ok(None);
+        }
+        let wrong = || wrong("reconcile_every", text, "it is `never`, or a number and a unit, as in `10 minutes`");
+        let (number, unit) = text.split_once(' ').ok_or_else(wrong)?;
+        let number: u64 = number.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)?;
+        let unit = match unit.trim().strip_suffix('s').unwrap_or(unit.trim()) {
+            "second" => Duration::from_secs(1),
+            "minute" => Duration::from_secs(60),
+            "hour" => HOUR,
+            "day" => DAY,
+            _ => return Err(wrong()),
+        };
+        let seconds = unit.as_secs().checked_mul(number).filter(|seconds| *seconds <= 366 * DAY.as_secs());
+        seconds.map(Duration::from_secs).map(Some).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queue { account: Some(account), name } => write!(f, "sqs://{account}/{name}"),
+            Self::Queue { account: None, name } => write!(f, "sqs://{name}"),
+            Self::Webhook { host, port, path } if host.contains(':') => write!(f, "http://[{host}]:{port}{path}"),
+            Self::Webhook { host, port, path } => write!(f, "http://{host}:{port}{path}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tarndb_core::ErrorKind;
+
+    use super::*;
+
+    fn with(name: &str, value: &str) -> Result<IndexOptions> {
+        IndexOptions::default().with(name, value)
+    }
+
+    #[test]
+    fn options_are_checked_when_they_are_given() {
+        let queue =
+            |account: Option<&str>, name: &str| Feed::Queue { account: account.map(str::to_string), name: name.to_string() };
+        let hook = |host: &str, port, path: &str| Feed::Webhook { host: host.to_string(), port, path: path.to_string() };
+        for (text, feed) in [
+            ("sqs://changes", queue(None, "changes")),
+            ("sqs://111122223333/changes.fifo", queue(Some("111122223333"), "changes.fifo")),
+            ("http://127.0.0.1:9000/docs", hook("127.0.0.1", 9000, "/docs")),
+            ("http://[::1]:9000/", hook("::1", 9000, "/")),
+        ] {
+            let feed_of = with("events", text).unwrap().events().unwrap().unwrap();
+            assert_eq!(feed_of, feed, "{text}");
+            assert_eq!(feed_of.to_string(), text);
+        }
+        let wrong = [
+            ("events", "changes"),
+            ("events", "sqs://"),
+            ("events", "sqs://a/b/c"),
+            ("events", "http://127.0.0.1/x"),
+            ("events", "http://user:word@127.0.0.1:1/x"),
+            ("events", "kafka://x"),
+            ("secret", "hunter2"),
+            ("secret", "env:"),
+            ("allow_remote", "yes"),
+            ("fetch", "all"),
+            ("reconcile_every", "0 days"),
+            ("reconcile_every", "1 month"),
+            ("reconcile_every", "99999999999 days"),
+        ];
+        for (name, value) in wrong {
+            let error = with(name, value).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name} {value}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
+        assert_eq!(with("extract", "media").unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(with("region", "a").unwrap().with("region", "a").unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn schedules_and_what_is_fetched() {
+        let every = |value: &str| with("reconcile_every", value).unwrap().reconcile_every().unwrap();
+        assert_eq!(every("never"), None);
+        assert_eq!(every("90 seconds"), Some(Duration::from_secs(90)));
+        assert_eq!(every("1 day"), Some(Duration::from_secs(86_400)));
+        assert_eq!(IndexOptions::default().reconcile_every().unwrap(), Some(Duration::from_secs(3600)));
+        assert_eq!(with("events", "sqs://q").unwrap().reconcile_every().unwrap(), Some(Duration::from_secs(86_400)));
+        let fetch = |value: &str| with("fetch", value).unwrap().fetch().unwrap();
+        assert_eq!(fetch("none"), Fetch { metadata: false, tags: false });
+        assert_eq!(fetch("tags"), Fetch { metadata: false, tags: true });
+        assert_eq!(fetch("metadata, tags"), IndexOptions::default().fetch().unwrap());
+    }
+}

@@ -1,0 +1,61 @@
+use tarndb_core::{Error, ErrorKind, Result};
+
+use crate::bucket::Bucket;
+use crate::folder::Folder;
+use crate::options::IndexOptions;
+use crate::stores::Stores;
+
+/// What is indexed.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Folder(Folder),
+    Bucket(Bucket),
+}
+
+impl Source {
+    /// What a user names.
+    ///
+    /// # Errors
+    /// `Unsupported` for what is neither a folder nor a bucket, and for options that it cannot have; `NotFound` for a folder.
+    pub(crate) fn open(location: &str, lake: &str, options: &IndexOptions, stores: &Stores) -> Result<Self> {
+        if let Some(bucket) = Bucket::open(location, options, stores.get(location))? {
+            return Ok(Self::Bucket(bucket));
+        }
+        if let Some((name, _)) = options.iter().next() {
+            let message = format!("the option `{name}` is for metadata indexes of buckets: folders are watched");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Folder::open(location, lake).map(Self::Folder)
+    }
+
+    /// What [`Source::url`] told, whether it is there now or not.
+    ///
+    /// # Errors
+    /// `Unsupported` for other locations.
+    pub(crate) fn of_url(url: &str, lake: &str, mounted: bool, options: &IndexOptions, stores: &Stores) -> Result<Self> {
+        match Bucket::open(url, options, stores.get(url))? {
+            Some(bucket) => Ok(Self::Bucket(bucket)),
+            None => Folder::of_url(url, lake, mounted).map(Self::Folder),
+        }
+    }
+
+    /// Its location, in the one way to write it.
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.url(),
+            Self::Bucket(bucket) => bucket.url(),
+        }
+    }
+
+    /// What the column `bucket` says.
+    pub(crate) fn bucket(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.url(),
+            Self::Bucket(bucket) => bucket.name().to_string(),
+        }
+    }
+
+    pub(crate) fn is_mounted(&self) -> bool {
+        matches!(self, Self::Folder(folder) if folder.is_mounted())
+    }
+}
