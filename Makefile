@@ -2,7 +2,7 @@
 # make test    every test: Rust, C, Python, and other engines on our tables
 # make check   format, lints, layers, file sizes
 # make bench   TPC-H beside plain Parquet and DuckDB (BENCH_SF=1 unless given), commits beside PyIceberg, planning and scans
-#              with deletes beside both
+#              with deletes beside both, a metadata index of BENCH_OBJECTS objects
 #
 # make fuzz    cargo fuzz, FUZZ_SECONDS for each target (TARGETS): needs cargo-fuzz and a C++ compiler, and is no part of the tests,
 #              which run the same targets on the same seeds for a moment
@@ -11,6 +11,7 @@
 
 SF ?= 0.1
 BENCH_SF ?= 1
+BENCH_OBJECTS ?= 10000000
 FUZZ_SECONDS ?= 60
 TARGETS ?= metadata_json manifest_list manifest deletion_vector parquet_footer name_mapping
 TARGET := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/tarndb-target)
@@ -70,6 +71,7 @@ bench: wheel $(VENV)/.ready
 	$(DEMO_VENV)/bin/python benches/compare/commits.py --folder $(WORK)/bench-commits
 	$(DEMO_VENV)/bin/python benches/compare/planning.py --folder $(WORK)/bench
 	$(DEMO_VENV)/bin/python benches/compare/deletes.py --folder $(WORK)/bench
+	$(DEMO_VENV)/bin/python benches/compare/metadata_index.py --objects $(BENCH_OBJECTS) --folder $(WORK)/bench
 
 fuzz: export CARGO_TARGET_DIR := $(TARGET)/fuzz
 fuzz:

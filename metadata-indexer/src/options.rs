@@ -15,13 +15,18 @@ use tarndb_core::{Error, Result};
 /// | `region` | The region of the store and the queue, likewise |
 /// | `fetch` | What is asked of the store for each new object: `metadata`, `tags`, both with a comma between them, or `none`. Both, where nothing is said |
 /// | `reconcile_every` | How often the bucket is listed: `10 minutes`, `1 day`, `never`. Without events, each hour; with events from a queue, each day; from HTTP, each hour |
+/// | `journal_retention` | How long changes stay in the journal: `30 days`, at least 15. For ever, where nothing is said |
 ///
 /// Options are table properties of the index's journal, so there is no place for a secret in them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IndexOptions(BTreeMap<&'static str, String>);
 
 /// All options.
-const NAMES: [&str; 7] = ["events", "secret", "allow_remote", "endpoint", "region", "fetch", "reconcile_every"];
+const NAMES: [&str; 8] =
+    ["events", "secret", "allow_remote", "endpoint", "region", "fetch", "reconcile_every", "journal_retention"];
+
+/// A journal keeps at least what is needed to know what is told twice or late, in days.
+const SHORTEST_RETENTION: u32 = 15;
 
 /// Where events come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +78,7 @@ impl IndexOptions {
         self.allow_remote()?;
         self.fetch()?;
         self.reconcile_every()?;
+        self.journal_retention_days()?;
         Ok(self)
     }
 
@@ -162,6 +168,14 @@ impl IndexOptions {
         Ok(fetch)
     }
 
+    /// `None` is for ever.
+    pub(crate) fn journal_retention_days(&self) -> Result<Option<u32>> {
+        let Some(text) = self.get("journal_retention") else { return Ok(None) };
+        let days = text.strip_suffix(" days").and_then(|days| days.parse().ok()).filter(|days| *days >= SHORTEST_RETENTION);
+        let wanted = format!("it is a number of days, at least {SHORTEST_RETENTION}, as in `30 days`");
+        days.map(Some).ok_or_else(|| wrong("journal_retention", text, &wanted))
+    }
+
     /// `None` is never.
     pub(crate) fn reconcile_every(&self) -> Result<Option<Duration>> {
         const HOUR: Duration = Duration::from_secs(3600);
@@ -236,6 +250,8 @@ mod tests {
             ("fetch", "all"),
             ("reconcile_every", "0 days"),
             ("reconcile_every", "1 month"),
+            ("journal_retention", "14 days"),
+            ("journal_retention", "1 year"),
             ("reconcile_every", "99999999999 days"),
         ];
         for (name, value) in wrong {
@@ -255,6 +271,7 @@ mod tests {
         assert_eq!(every("1 day"), Some(Duration::from_secs(86_400)));
         assert_eq!(IndexOptions::default().reconcile_every().unwrap(), Some(Duration::from_secs(3600)));
         assert_eq!(with("events", "sqs://q").unwrap().reconcile_every().unwrap(), Some(Duration::from_secs(86_400)));
+        assert_eq!(with("journal_retention", "30 days").unwrap().journal_retention_days().unwrap(), Some(30));
         let fetch = |value: &str| with("fetch", value).unwrap().fetch().unwrap();
         assert_eq!(fetch("none"), Fetch { metadata: false, tags: false });
         assert_eq!(fetch("tags"), Fetch { metadata: false, tags: true });

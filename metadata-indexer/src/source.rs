@@ -21,7 +21,7 @@ impl Source {
         if let Some(bucket) = Bucket::open(location, options, stores.get(location))? {
             return Ok(Self::Bucket(bucket));
         }
-        if let Some((name, _)) = options.iter().next() {
+        if let Some((name, _)) = options.iter().find(|(name, _)| *name != "journal_retention") {
             let message = format!("the option `{name}` is for metadata indexes of buckets: folders are watched");
             return Err(Error::new(ErrorKind::Unsupported, message));
         }

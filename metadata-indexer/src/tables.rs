@@ -16,6 +16,14 @@ const MOUNTED: &str = "tarndb.metadata-index.mounted";
 /// Table properties of the journal: options of the index, each with its name behind this.
 const OPTION: &str = "tarndb.metadata-index.option.";
 
+/// Table properties of both tables: files of 128 MiB, snapshots for a day, as S3 Metadata has them, and few files of metadata.
+const UPKEEP: [(&str, &str); 4] = [
+    ("write.target-file-size-bytes", "134217728"),
+    ("history.expire.max-snapshot-age-ms", "86400000"),
+    ("write.metadata.delete-after-commit.enabled", "true"),
+    ("write.metadata.previous-versions-max", "20"),
+];
+
 /// How long nobody takes to create the journal after the inventory.
 const LEFT_AFTER_MS: i64 = 60_000;
 
@@ -72,6 +80,7 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source
         _ => {}
     }
     let mut properties = vec![(SOURCE.to_string(), source.url())];
+    properties.extend(UPKEEP.map(|(name, value)| (name.to_string(), value.to_string())));
     properties.extend(source.is_mounted().then(|| (MOUNTED.to_string(), "true".to_string())));
     properties.extend(options.iter().map(|(name, value)| (format!("{OPTION}{name}"), value.to_string())));
     let text = |text: &str| text.replace('\'', "''");
@@ -122,8 +131,8 @@ pub(crate) fn source(table: &Table) -> Option<&str> {
 /// `Unsupported` for options that a later version of this crate knows.
 pub(crate) fn options(journal: &Table) -> Result<IndexOptions> {
     let properties = journal.metadata().properties().iter();
-    let given = properties.filter_map(|(name, value)| Some((name.strip_prefix(OPTION)?, value)));
-    given.fold(Ok(IndexOptions::default()), |options, (name, value)| options?.with(name, value))
+    let mut given = properties.filter_map(|(name, value)| Some((name.strip_prefix(OPTION)?, value)));
+    given.try_fold(IndexOptions::default(), |options, (name, value)| options.with(name, value))
 }
 
 /// The table of what was not understood, created when it is not there: most indexes need none.

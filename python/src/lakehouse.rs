@@ -1,8 +1,8 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
-use tarndb::{Error, Lakehouse, MetadataIndexes, Version};
+use tarndb::{Error, IndexOptions, Lakehouse, MetadataIndexes, Version};
 
 use crate::error::to_py;
 use crate::input;
@@ -133,7 +133,7 @@ impl PyLakehouse {
         Ok(table)
     }
 
-    #[pyo3(signature = (name, source, events=None, extract=None))]
+    #[pyo3(signature = (name, source, events=None, extract=None, *, options=None))]
     fn create_metadata_index(
         &self,
         py: Python<'_>,
@@ -141,12 +141,18 @@ impl PyLakehouse {
         source: &str,
         events: Option<&str>,
         extract: Option<Vec<String>>,
+        options: Option<BTreeMap<String, String>>,
     ) -> PyResult<PyMetadataIndex> {
-        if events.is_some() || extract.is_some_and(|extract| !extract.is_empty()) {
-            let message = "events and extract are not supported yet: folders are followed without";
-            return Err(to_py(&Error::unsupported(message)));
+        if extract.is_some_and(|extract| !extract.is_empty()) {
+            return Err(to_py(&Error::unsupported(
+                "extract is not supported yet: nothing is learnt from the content of objects",
+            )));
         }
-        wait(py, self.lake.create_metadata_index(name, source)).map(PyMetadataIndex::new)
+        let given =
+            events.map(|events| ("events".to_string(), events.to_string())).into_iter().chain(options.unwrap_or_default());
+        let options = given.into_iter().try_fold(IndexOptions::default(), |options, (name, value)| options.with(&name, &value));
+        let options = options.map_err(|e| to_py(&e))?;
+        wait(py, self.lake.create_metadata_index_with(name, source, &options)).map(PyMetadataIndex::new)
     }
 
     fn metadata_index(&self, py: Python<'_>, name: &str) -> PyResult<PyMetadataIndex> {

@@ -1,8 +1,7 @@
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
-use tarndb::{MetadataIndex, Synced};
+use pyo3::types::{PyBytes, PyDict};
+use tarndb::{EventCounts, MetadataIndex, Synced};
 
-use crate::not_offered;
 use crate::runtime::wait;
 
 #[pyclass(frozen, name = "MetadataIndex", module = "tarndb")]
@@ -16,9 +15,6 @@ impl PyMetadataIndex {
     }
 }
 
-/// Methods to come.
-const PLANNED: [&str; 1] = ["push"];
-
 fn counts(py: Python<'_>, synced: Synced) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("created", synced.created)?;
@@ -27,10 +23,27 @@ fn counts(py: Python<'_>, synced: Synced) -> PyResult<Bound<'_, PyDict>> {
     Ok(dict)
 }
 
+fn event_counts(py: Python<'_>, counts: EventCounts) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("received", counts.received)?;
+    dict.set_item("applied", counts.applied)?;
+    dict.set_item("late", counts.late)?;
+    dict.set_item("duplicates", counts.duplicates)?;
+    dict.set_item("ignored", counts.ignored)?;
+    dict.set_item("dead", counts.dead)?;
+    Ok(dict)
+}
+
 #[pymethods]
 impl PyMetadataIndex {
-    fn __getattr__(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
-        Err(not_offered::attribute(py, "MetadataIndex", &PLANNED, name))
+    /// A message as its store sends it: JSON as `str` or `bytes`, or what `json.loads` makes of it.
+    fn push<'py>(&self, py: Python<'py>, event_json: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+        let message = match (event_json.extract::<String>(), event_json.extract::<Vec<u8>>()) {
+            (Ok(text), _) => text,
+            (_, Ok(bytes)) if event_json.is_instance_of::<PyBytes>() => String::from_utf8(bytes)?,
+            _ => py.import("json")?.call_method1("dumps", (event_json,))?.extract()?,
+        };
+        event_counts(py, wait(py, self.index.push(&message))?)
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
@@ -60,6 +73,8 @@ impl PyMetadataIndex {
         dict.set_item("state", status.state.to_string())?;
         dict.set_item("objects", status.objects)?;
         dict.set_item("changes", status.changes)?;
+        dict.set_item("events", event_counts(py, status.events)?)?;
+        dict.set_item("lag_ms", status.lag_ms)?;
         dict.set_item("last_error", status.last_error)?;
         Ok(dict)
     }

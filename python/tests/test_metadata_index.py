@@ -59,7 +59,7 @@ def test_what_is_not_offered(tmp_path):
         with pytest.raises(tarndb.NotFoundError):
             lake.metadata_index("docs")
         with pytest.raises(tarndb.UnsupportedError):
-            lake.create_metadata_index("docs", "s3://bucket/prefix")
+            lake.create_metadata_index("docs", "ftp://host/folder")
         with pytest.raises(tarndb.UnsupportedError):
             lake.create_metadata_index("docs", str(tmp_path), events="sqs://queue")
         (tmp_path / "docs").mkdir()

@@ -17,7 +17,9 @@
 use std::sync::Arc;
 
 pub use tarndb_core::*;
-pub use tarndb_metadata_indexer::{IndexState, IndexStatus, MetadataIndex, MetadataIndexer, MetadataIndexes, Synced};
+pub use tarndb_metadata_indexer::{
+    EventCounts, IndexOptions, IndexState, IndexStatus, MetadataIndex, MetadataIndexer, MetadataIndexes, Synced,
+};
 
 /// Opens the lake at `url`, and creates it when there is none, with all that this package offers: see
 /// [`tarndb_core::connect`] for the locations.

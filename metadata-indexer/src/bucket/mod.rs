@@ -24,6 +24,15 @@ use crate::record::{Change, ObjectId};
 /// An object that is there: [`Change::Created`], or [`Change::MarkedDeleted`] for a version that says that it is deleted.
 pub(crate) type Present = (ObjectId, Change);
 
+/// Which object is meant where no version is named, and there are some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// The newest one, as where an event has no version.
+    Newest,
+    /// The one without a version, as in a listing.
+    Unversioned,
+}
+
 /// What a store tells when it is asked.
 #[async_trait]
 pub(crate) trait Objects: fmt::Debug + Send + Sync {
@@ -31,7 +40,7 @@ pub(crate) trait Objects: fmt::Debug + Send + Sync {
     async fn list(&self, prefix: &str) -> Result<BoxStream<'_, Result<Vec<Present>>>>;
 
     /// An object with what the listing does not tell of it; `None` when it is not there.
-    async fn look(&self, id: &ObjectId, fetch: Fetch) -> Result<Option<Present>>;
+    async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>>;
 
     /// What was not allowed, and is done without.
     fn denied(&self) -> Option<String> {
@@ -133,8 +142,8 @@ impl Bucket {
     ///
     /// # Errors
     /// As [`Bucket::list`].
-    pub(crate) async fn look(&self, id: &ObjectId, fetch: Fetch) -> Result<Option<Present>> {
-        self.objects().await?.look(id, fetch).await.map_err(of_store)
+    pub(crate) async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>> {
+        self.objects().await?.look(id, which, fetch).await.map_err(of_store)
     }
 
     /// What was not allowed, and is done without.

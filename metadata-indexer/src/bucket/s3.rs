@@ -1,6 +1,7 @@
 //! Amazon S3, and what speaks as it does, through its SDK: `object_store` takes no keys with empty parts, of which buckets are full
 //! (`folder/`), and knows neither tags nor versions.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -17,15 +18,20 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tarndb_core::{Error, ErrorKind, Result};
 
-use super::{Objects, Present};
+use super::{Objects, Present, Which};
 use crate::event::form_decoded;
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId, ObjectState};
+
+/// What a bucket's answer about versions has in it when there are versions, or were.
+const STATUS: &[u8] = b"<Status>";
 
 #[derive(Debug)]
 pub(super) struct S3 {
     client: Client,
     bucket: String,
+    /// Whether the last listing was one of versions.
+    lists_versions: AtomicBool,
     /// What was not allowed, and is done without.
     denied: Mutex<Option<String>>,
 }
@@ -94,7 +100,12 @@ impl S3 {
         // A bucket is a name in front of the host at Amazon only.
         let by_path = config.endpoint_url().is_some();
         let config = aws_sdk_s3::config::Builder::from(&config).force_path_style(by_path).build();
-        Ok(Self { client: Client::from_conf(config), bucket: bucket.to_string(), denied: Mutex::default() })
+        Ok(Self {
+            client: Client::from_conf(config),
+            bucket: bucket.to_string(),
+            lists_versions: AtomicBool::default(),
+            denied: Mutex::default(),
+        })
     }
 
     /// Whether the bucket has versions, or had.
@@ -102,6 +113,11 @@ impl S3 {
         match self.client.get_bucket_versioning().bucket(&self.bucket).send().await {
             Ok(versioning) => Ok(versioning.status().is_some()),
             Err(error) if matches!(status(&error), Some(405 | 501)) => Ok(false),
+            // Not all call the root of their answer as S3 does.
+            Err(error) if status(&error) == Some(200) => {
+                let body = error.raw_response().and_then(|response| response.body().bytes()).unwrap_or_default();
+                Ok(body.windows(STATUS.len()).any(|window| window == STATUS))
+            }
             Err(error) => Err(failed("whether the bucket has versions cannot be read", error)),
         }
     }
@@ -226,6 +242,15 @@ impl S3 {
     }
 }
 
+/// The version that says that an object is deleted, when it is the newest one: told in headers.
+fn marker<E>(key: &str, error: &SdkError<E, HttpResponse>) -> Option<Present> {
+    let headers = error.raw_response()?.headers();
+    headers.get("x-amz-delete-marker").filter(|value| *value == "true")?;
+    let version = headers.get("x-amz-version-id").filter(|version| *version != "null").map(str::to_string);
+    let state = ObjectState { size: Some(0), ..ObjectState::default() };
+    Some((ObjectId { key: key.to_string(), version }, Change::MarkedDeleted(state)))
+}
+
 fn decoded(key: &str, encoded: bool) -> Result<String> {
     if encoded { form_decoded(key) } else { Ok(key.to_string()) }
 }
@@ -234,6 +259,7 @@ fn decoded(key: &str, encoded: bool) -> Result<String> {
 impl Objects for S3 {
     async fn list(&self, prefix: &str) -> Result<BoxStream<'_, Result<Vec<Present>>>> {
         let versions = self.has_versions().await?;
+        self.lists_versions.store(versions, Ordering::Relaxed);
         let prefix = prefix.to_string();
         let pages = stream::try_unfold(Page::First, move |page| {
             let prefix = prefix.clone();
@@ -251,8 +277,10 @@ impl Objects for S3 {
         Ok(pages.boxed())
     }
 
-    async fn look(&self, id: &ObjectId, fetch: Fetch) -> Result<Option<Present>> {
-        let request = self.client.head_object().bucket(&self.bucket).key(&id.key).set_version_id(id.version.clone());
+    async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>> {
+        let unversioned = which == Which::Unversioned && self.lists_versions.load(Ordering::Relaxed);
+        let version = id.version.clone().or_else(|| unversioned.then(|| "null".to_string()));
+        let request = self.client.head_object().bucket(&self.bucket).key(&id.key).set_version_id(version);
         match request.send().await {
             Ok(found) => {
                 let version = found.version_id().filter(|version| *version != "null").map(str::to_string);
@@ -263,7 +291,7 @@ impl Objects for S3 {
                 }
                 Ok(Some((id, Change::Created(state))))
             }
-            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) if status(&error) == Some(404) => Ok(marker(&id.key, &error)),
             // So S3 answers when the version says that the object is deleted.
             Err(error) if status(&error) == Some(405) && id.version.is_some() => {
                 let state = ObjectState { size: Some(0), ..ObjectState::default() };

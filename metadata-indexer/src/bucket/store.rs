@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, GetOptions, ObjectMeta, ObjectStore};
 use tarndb_core::{Error, Result};
 
-use super::{Objects, Present};
+use super::{Objects, Present, Which};
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId, ObjectState};
 
@@ -78,7 +78,7 @@ impl Objects for Store {
         Ok(listed.try_chunks(LISTED_AT_ONCE).map_err(|e| e.1).boxed())
     }
 
-    async fn look(&self, id: &ObjectId, fetch: Fetch) -> Result<Option<Present>> {
+    async fn look(&self, id: &ObjectId, _which: Which, fetch: Fetch) -> Result<Option<Present>> {
         let options = GetOptions { head: true, ..GetOptions::default() };
         match self.0.get_opts(&path(&id.key)?, options).await {
             Ok(found) => Ok(Some((id.clone(), Change::Created(state(&found.meta, &found.attributes, Some(fetch)))))),

@@ -34,6 +34,7 @@ pub(crate) struct ObjectEvent {
 }
 
 /// What it is that the store tells.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum News {
     /// What happened, and its place in the order of what happened to the object.
@@ -43,6 +44,7 @@ pub(crate) enum News {
 }
 
 /// What one part of a message is.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Parsed {
     Event(ObjectEvent),

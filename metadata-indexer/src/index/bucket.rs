@@ -9,7 +9,7 @@ use super::key_index::{self, KeyHash};
 use super::observe::{Looked, pause_after};
 use super::status::Synced;
 use super::writer::Writer;
-use crate::bucket::{Bucket, Present};
+use crate::bucket::{Bucket, Present, Which};
 use crate::options::Fetch;
 use crate::record::{Change, ObjectId, Origin, Record, Sequence};
 
@@ -71,9 +71,9 @@ impl Index {
     }
 
     /// Asks the store for objects.
-    pub(super) async fn look(&self, bucket: &Bucket, ids: Vec<ObjectId>, fetch: Fetch) -> Result<Vec<Answer>> {
+    pub(super) async fn look(&self, bucket: &Bucket, ids: Vec<ObjectId>, which: Which, fetch: Fetch) -> Result<Vec<Answer>> {
         let asked = stream::iter(ids).map(|id| async move {
-            let found = bucket.look(&id, fetch).await?;
+            let found = bucket.look(&id, which, fetch).await?;
             Ok::<_, Error>((id, found))
         });
         asked.buffer_unordered(LOOKED_AT_ONCE).try_collect().await
@@ -134,7 +134,7 @@ impl Index {
         }
         let asked = unsure.iter().map(|(id, _)| id.clone()).collect();
         let listed: HashMap<ObjectId, Option<Present>> = unsure.into_iter().collect();
-        for (id, present) in self.look(bucket, asked, fetch).await? {
+        for (id, present) in self.look(bucket, asked, Which::Unversioned, fetch).await? {
             // What only a listing tells is kept.
             let told = listed.get(&id).and_then(Option::as_ref);
             found.push((id, present.map(|present| merged(present, told))));

@@ -8,7 +8,7 @@ use super::key_index;
 use super::observe::pause_after;
 use super::status::EventCounts;
 use super::writer::Writer;
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Which};
 use crate::event::{Dead, News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Record, Sequence};
 use crate::source::Source;
@@ -97,7 +97,7 @@ impl Index {
         };
         let ids = records.iter().filter(|record| is_new(record)).map(|record| record.id.clone()).collect();
         let found: HashMap<ObjectId, ObjectState> = self
-            .look(bucket, ids, fetch)
+            .look(bucket, ids, Which::Newest, fetch)
             .await?
             .into_iter()
             .filter_map(|(id, present)| Some((id, present?.1.state()?.clone())))
@@ -121,7 +121,8 @@ impl Index {
         if touched.is_empty() {
             return Ok(Vec::new());
         }
-        let answers = self.look(bucket, touched.keys().map(|id| (*id).clone()).collect(), self.options.fetch()?).await?;
+        let answers =
+            self.look(bucket, touched.keys().map(|id| (*id).clone()).collect(), Which::Newest, self.options.fetch()?).await?;
         let ids = answers.iter().map(|(asked, present)| present.as_ref().map_or(asked, |(id, _)| id).clone()).collect();
         let states = writer.states(lake, &ids).await?;
         let now = lake.storage().clock().now_ms().saturating_mul(1000);

@@ -28,6 +28,8 @@ pub(super) struct KeyIndex {
     /// The data files of the inventory that were read, and their numbers.
     files: Vec<String>,
     numbers: HashMap<String, u32>,
+    /// Numbers of files of which no row is left.
+    free: Vec<u32>,
 }
 
 /// 48 bytes, of words, so that no space is lost between them.
@@ -79,7 +81,12 @@ impl Known {
 
 impl Default for KeyIndex {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| HashTable::new()).collect(), files: Vec::new(), numbers: HashMap::new() }
+        Self {
+            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            files: Vec::new(),
+            numbers: HashMap::new(),
+            free: Vec::new(),
+        }
     }
 }
 
@@ -147,13 +154,7 @@ impl KeyIndex {
             for row in 0..batch.num_rows() {
                 let file = match self.numbers.get(files.value(row)) {
                     Some(number) => *number,
-                    None => {
-                        let number = u32::try_from(self.files.len()).ok().filter(|number| *number != GONE);
-                        let number = number.ok_or_else(|| missing("_file"))?;
-                        self.files.push(files.value(row).to_string());
-                        self.numbers.insert(files.value(row).to_string(), number);
-                        number
-                    }
+                    None => self.add_file(files.value(row))?,
                 };
                 let sequence = Sequence::parse(sequences.value(row))?;
                 let position = u32::try_from(positions.value(row)).map_err(|_| missing("_pos"))?;
@@ -164,6 +165,40 @@ impl KeyIndex {
             }
         }
         Ok(highest)
+    }
+
+    fn add_file(&mut self, file: &str) -> Result<u32> {
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None => {
+                let number = u32::try_from(self.files.len()).ok().filter(|number| *number != GONE);
+                self.files.push(String::new());
+                number.ok_or_else(|| missing("_file"))?
+            }
+        };
+        if let Some(place) = self.files.get_mut(number as usize) {
+            *place = file.to_string();
+        }
+        self.numbers.insert(file.to_string(), number);
+        Ok(number)
+    }
+
+    /// Forgets files of which no row is left, as after a compaction.
+    pub(super) fn forget_empty_files(&mut self) {
+        let mut is_used = vec![false; self.files.len()];
+        for entry in self.shards.iter().flatten() {
+            if let Some(used) = is_used.get_mut(entry.file as usize) {
+                *used = true;
+            }
+        }
+        let is_empty = |number: u32| !is_used.get(number as usize).copied().unwrap_or(true);
+        let empty: Vec<(String, u32)> = self.numbers.extract_if(|_, number| is_empty(*number)).collect();
+        for (_, number) in empty {
+            if let Some(place) = self.files.get_mut(number as usize) {
+                *place = String::new();
+            }
+            self.free.push(number);
+        }
     }
 
     /// Whether all objects of the inventory are among those of which the hashes are in `seen`.

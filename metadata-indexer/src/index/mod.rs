@@ -4,7 +4,7 @@
 //! * [`key_index`]: where in the inventory each object is.
 //! * [`observe`]: what is so with a file of a folder, against what is known of it; [`follow_folder`]: when that is looked at.
 //! * [`bucket`]: what is so with an object of a bucket; [`events`]: what its store tells; [`follow_bucket`]: when.
-//! * [`status`]: how the index is.
+//! * [`upkeep`]: of the tables; [`status`]: how the index is.
 
 mod bucket;
 mod events;
@@ -13,6 +13,7 @@ mod follow_folder;
 mod key_index;
 mod observe;
 mod status;
+mod upkeep;
 mod writer;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -6,6 +6,7 @@ use futures::TryStreamExt;
 use tarndb_core::{Error, Lakehouse, Result, RowChange, Table};
 
 use super::key_index::{self, KeyHash, KeyIndex, Known};
+use super::upkeep;
 use crate::event::Dead;
 use crate::folder::is_below;
 use crate::record::{
@@ -125,7 +126,7 @@ impl Writer {
         }
         let since = self.remembered_since(lake);
         let old: HashSet<&str> =
-            told.filter(|(id, time)| *time < since && self.keys.newest(id).is_none()).map(|(id, _)| id.key.as_str()).collect();
+            told.filter(|(id, time)| *time < since && self.keys.get(id).is_none()).map(|(id, _)| id.key.as_str()).collect();
         let old: Vec<&str> = old.into_iter().collect();
         for some in old.chunks(MAX_KEYS) {
             self.read_gone_where(lake, &is_one_of(some), Some(today(lake).saturating_mul(DAY))).await?;
@@ -163,7 +164,7 @@ impl Writer {
         while let Some(batch) = rows.try_next().await? {
             all.extend(records(&batch)?);
         }
-        // What is gone was read from the journal, and may be among what is to be applied: a row of it may be left.
+        self.recall(lake, all.iter().map(|record| (&record.id, record.timestamp))).await?;
         let properties = HashMap::from([(BATCH.to_string(), self.batch.to_string())]);
         self.apply(lake, &all, properties).await
     }
@@ -228,7 +229,29 @@ impl Writer {
         self.journal = lake.change_rows(&self.journal, RowChange { added, properties, ..RowChange::default() }).await?;
         self.batch += 1;
         self.last = last;
-        self.apply(lake, records, HashMap::from([(BATCH.to_string(), batch)])).await
+        self.apply(lake, records, HashMap::from([(BATCH.to_string(), batch)])).await?;
+        if self.batch.is_multiple_of(upkeep::EVERY)
+            && let Err(error) = self.keep_up(lake).await
+        {
+            // The changes are there. What upkeep did before it failed makes this writer old, which is found out.
+            tracing::warn!(table = %self.inventory.ident(), error = error.report(), "upkeep of a metadata index failed");
+        }
+        Ok(())
+    }
+
+    async fn keep_up(&mut self, lake: &Lakehouse) -> Result<()> {
+        let is_major = (self.batch / upkeep::EVERY).is_multiple_of(upkeep::MAJOR);
+        if is_major && let Some(days) = tables::options(&self.journal)?.journal_retention_days()? {
+            let before = timestamp((today(lake) - i64::from(days)).saturating_mul(DAY));
+            lake.delete(&self.names.journal, &format!("record_timestamp < {before}")).await?;
+        }
+        upkeep::keep_up(lake, &self.names.journal, is_major).await?;
+        upkeep::keep_up(lake, &self.names.inventory, is_major).await?;
+        self.journal = lake.table(&self.names.journal).await?;
+        self.inventory = lake.table(&self.names.inventory).await?;
+        self.keys.read_new_files(lake, &self.inventory).await?;
+        self.keys.forget_empty_files();
+        Ok(())
     }
 
     /// Makes the inventory what it is after `records`, of which those that are older than what it has are none of its business.

@@ -1,0 +1,288 @@
+"""A metadata index at many objects: how fast a bucket is listed into it, how fast events come into journal and inventory, how soon, with
+how much memory and how many bytes written, and how fast one finds objects in the inventory, beside DuckDB on the same files.
+
+The bucket is a server in this script that answers listings and nothing else; events are S3's, handed in with `push`.
+
+  python metadata_index.py --folder DIR [--objects 10000000] [--batch 50000] [--seconds 20] [--rate 10000] [--rounds 3]
+"""
+
+import argparse
+import http.server
+import json
+import os
+import pathlib
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import urllib.parse
+
+PAGE = 1000
+OBJECT = "<Contents><Key>{}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;{:032x}&quot;</ETag><Size>{}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+
+
+def key(number: int) -> str:
+    return f"prefix-{number % 1000:03d}/folder-{number // 1000 % 100:02d}/object-{number:010d}.parquet"
+
+
+class Store(http.server.BaseHTTPRequestHandler):
+    """A bucket of as many objects as its name says."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        url = urllib.parse.urlparse(self.path)
+        query = urllib.parse.parse_qs(url.query, keep_blank_values=True)
+        if "versioning" in query:
+            body = f"<VersioningConfiguration {NAMESPACE}/>"
+        else:
+            objects, start = int(url.path.strip("/").split("-")[1]), int(query.get("continuation-token", ["0"])[0])
+            end = min(start + PAGE, objects)
+            contents = "".join(OBJECT.format(key(number), number, number % 1000) for number in range(start, end))
+            more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{end}</NextContinuationToken>"
+            body = f"<ListBucketResult {NAMESPACE}>{more if end < objects else '<IsTruncated>false</IsTruncated>'}{contents}</ListBucketResult>"
+        content = body.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+def serve() -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Store)
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+class Events:
+    """What happens in a bucket of objects that are created, overwritten and deleted."""
+
+    def __init__(self) -> None:
+        self.random, self.changes, self.objects = random.Random(1), 0, 0
+
+    def event(self, number: int, deleted: bool, now: str) -> str:
+        self.changes += 1
+        sequencer = f"{0x0065E59E00000000 + self.changes:016X}"
+        what = "ObjectRemoved:Delete" if deleted else "ObjectCreated:Put"
+        state = "" if deleted else f',"size":{self.changes % 100000},"eTag":"{self.changes:032x}"'
+        return (
+            f'{{"eventVersion":"2.6","eventSource":"aws:s3","awsRegion":"eu-west-1","eventTime":"{now}","eventName":"{what}",'
+            '"userIdentity":{"principalId":"AWS:AIDAEXAMPLE1"},"requestParameters":{"sourceIPAddress":"203.0.113.9"},'
+            '"responseElements":{"x-amz-request-id":"C3D13FE58DE4C810","x-amz-id-2":"FMyUVU/abc="},'
+            '"s3":{"s3SchemaVersion":"1.0","configurationId":"to-indexer","bucket":{"name":"bench-0","arn":"arn:aws:s3:::bench-0"},'
+            f'"object":{{"key":"{urllib.parse.quote(key(number))}","sequencer":"{sequencer}"{state}}}}}}}'
+        )
+
+    def batch(self, count: int, creates: float) -> str:
+        now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+        events = []
+        for _ in range(count):
+            if self.random.random() < creates or not self.objects:
+                events.append(self.event(self.objects, False, now))
+                self.objects += 1
+            else:
+                events.append(self.event(self.random.randrange(self.objects), self.random.random() < 0.2, now))
+        return f'{{"Records":[{",".join(events)}]}}'
+
+
+def written() -> int:
+    return int(next(line.split()[1] for line in pathlib.Path("/proc/self/io").read_text().splitlines() if line.startswith("wchar")))
+
+
+def memory(what: str) -> float:
+    status = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in status if line.startswith(what))) / 1024
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def index(lake, name: str, bucket: str, endpoint: str):
+    options = {"endpoint": endpoint, "region": "x", "fetch": "none", "reconcile_every": "never"}
+    made = lake.create_metadata_index(name, f"s3://{bucket}", options=options)
+    made.stop()
+    return made
+
+
+def backfill(folder: pathlib.Path, endpoint: str, objects: int) -> None:
+    """In a process of its own: what it needs of memory is its own."""
+    import tarndb
+
+    with tarndb.connect(folder / "backfill") as lake:
+        start = time.perf_counter()
+        index(lake, "listed", f"bench-{objects}", endpoint)
+        took = time.perf_counter() - start
+        assert lake.sql("SELECT count(*) FROM listed.inventory").fetchall() == [(objects,)]
+        print(f"backfill of {objects:,} objects: {objects / took:,.0f} objects/s, peak {memory('VmHWM'):.0f} MiB", flush=True)
+
+
+def plain_listing(endpoint: str, objects: int) -> float:
+    start = time.perf_counter()
+    token, seen = "0", 0
+    import urllib.request
+
+    while True:
+        with urllib.request.urlopen(f"{endpoint}/bench-{objects}?list-type=2&continuation-token={token}") as page:
+            content = page.read()
+        seen += content.count(b"<Key>")
+        if b"<NextContinuationToken>" not in content:
+            break
+        token = content.split(b"<NextContinuationToken>")[1].split(b"<")[0].decode()
+    assert seen == objects
+    return objects / (time.perf_counter() - start)
+
+
+def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, seconds: int, rate: int) -> None:
+    import tarndb
+
+    with tarndb.connect(folder / "events") as lake:
+        ix, source = index(lake, "bench", "bench-0", endpoint), Events()
+        filled = 0.0
+        while source.objects < objects:
+            message = source.batch(batch, 1.0)
+            start = time.perf_counter()
+            ix.push(message)
+            filled += time.perf_counter() - start
+        print(f"{objects:,} objects created by events: {objects / filled:,.0f} events/s, {memory('VmRSS'):.0f} MiB", flush=True)
+        # A tenth of what happens is new, the rest overwrites and deletes.
+        rates, before, changes, taken = [], written(), source.changes, 0.0
+        while taken < seconds:
+            message = source.batch(batch, 0.1)
+            start = time.perf_counter()
+            ix.push(message)
+            took = time.perf_counter() - start
+            taken += took
+            rates.append(batch / took)
+        count = source.changes - changes
+        print(
+            f"mixed events at {objects:,} objects: {count / taken:,.0f} events/s (batches: median {statistics.median(rates):,.0f},"
+            f" slowest {min(rates):,.0f}), {(written() - before) / count:,.0f} bytes written per event",
+            flush=True,
+        )
+        # Freshness: each tenth of a second, a tenth of what comes in a second; what comes while another is committed waits.
+        fresh, due, batches = [], time.perf_counter(), [source.batch(rate // 10, 0.1) for _ in range(seconds * 10)]
+        waiting: list[tuple[float, str]] = []
+        arrived = 0
+        while arrived < len(batches) or waiting:
+            now = time.perf_counter()
+            while arrived < len(batches) and due + arrived * 0.1 <= now:
+                waiting.append((due + arrived * 0.1, batches[arrived]))
+                arrived += 1
+            if not waiting:
+                time.sleep(max(0.0, due + arrived * 0.1 - now))
+                continue
+            taken_now, waiting = waiting, []
+            records = ",".join(message[len('{"Records":[') : -2] for _, message in taken_now)
+            ix.push(f'{{"Records":[{records}]}}')
+            done = time.perf_counter()
+            fresh += [done - came for came, _ in taken_now]
+        print(
+            f"freshness at {rate:,} events/s: p50 {percentile(fresh, 0.5) * 1000:.0f} ms, p99 {percentile(fresh, 0.99) * 1000:.0f} ms,"
+            f" slowest {max(fresh) * 1000:.0f} ms; peak memory {memory('VmHWM'):.0f} MiB",
+            flush=True,
+        )
+        start = time.perf_counter()
+        live = lake.sql("SELECT count(*), count(DISTINCT key) FROM bench.inventory").fetchall()
+        journal = lake.sql("SELECT count(*) FROM bench.journal").fetchall()
+        assert live[0][0] == live[0][1] and journal == [(source.changes,)], (live, journal, source.changes)
+        print(f"checked: {live[0][0]:,} objects, {journal[0][0]:,} changes, {time.perf_counter() - start:.1f} s", flush=True)
+        (folder / "found.json").write_text(json.dumps({"metadata": lake.table("bench.inventory").metadata_location, "objects": objects}))
+
+
+TARNDB = """
+import tarndb
+lake = tarndb.connect(f"{folder}/events")
+def query(condition):
+    return lake.sql(f"SELECT key, size, e_tag FROM bench.inventory WHERE {condition}").fetchall()
+lake.sql("SELECT 1").fetchall()
+"""
+DUCKDB = """
+import duckdb, duckdb_extensions
+connection = duckdb.connect()
+for extension in ("avro", "iceberg"):
+    duckdb_extensions.import_extension(extension, con=connection)
+    connection.load_extension(extension)
+def query(condition):
+    return connection.sql(f"SELECT key, size, e_tag FROM iceberg_scan('{metadata}') WHERE {condition}").fetchall()
+connection.sql("SELECT 1").fetchall()
+"""
+LOOKUP = """
+import json, sys, time
+folder, metadata, condition, repeats = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+{engine}
+times = []
+for _ in range(repeats):
+    start = time.perf_counter()
+    rows = query(condition)
+    times.append(time.perf_counter() - start)
+print(json.dumps({{"times": times, "rows": sorted(map(list, rows))}}))
+"""
+
+
+def lookups(folder: pathlib.Path, rounds: int) -> None:
+    found = json.loads((folder / "found.json").read_text())
+    wanted = key(found["objects"] // 3)
+    conditions = {"by key": f"key = '{wanted}'", "by prefix": f"starts_with(key, '{wanted[:-9]}')"}
+    for name, condition in conditions.items():
+        results: dict[str, list[dict]] = {"tarndb": [], "DuckDB": []}
+        for _ in range(rounds):
+            for engine, code, repeats in [("tarndb", TARNDB, 20), ("DuckDB", DUCKDB, 5)]:
+                command = [sys.executable, "-c", LOOKUP.format(engine=code), str(folder), found["metadata"], condition, str(repeats)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode != 0:
+                    sys.exit(done.stderr)
+                results[engine].append(json.loads(done.stdout))
+        assert len({json.dumps(result["rows"]) for of in results.values() for result in of}) == 1, "the answers differ"
+        cold = {engine: statistics.median(result["times"][0] for result in of) for engine, of in results.items()}
+        warm = {engine: statistics.median(time for result in of for time in result["times"][1:]) for engine, of in results.items()}
+        rows = len(results["tarndb"][0]["rows"])
+        for what, times in [("cold", cold), ("warm", warm)]:
+            ratio = times["tarndb"] / times["DuckDB"]
+            print(f"{name}, {rows} rows, {what}: {times['tarndb'] * 1000:.1f} ms, DuckDB {times['DuckDB'] * 1000:.1f} ms, ratio {ratio:.3f}", flush=True)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--folder", type=pathlib.Path, required=True)
+    arguments.add_argument("--objects", type=int, default=10_000_000)
+    arguments.add_argument("--listed", type=int, default=1_000_000)
+    arguments.add_argument("--batch", type=int, default=50_000)
+    arguments.add_argument("--seconds", type=int, default=20)
+    arguments.add_argument("--rate", type=int, default=10_000)
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--only", choices=["serve", "backfill", "events", "lookups"])
+    arguments.add_argument("--endpoint")
+    options = arguments.parse_args()
+    folder = (options.folder / "metadata-index").resolve()
+    os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret")
+    match options.only:
+        case "serve":
+            return serve()
+        case "backfill":
+            return backfill(folder, options.endpoint, options.listed)
+        case "events":
+            return events(folder, options.endpoint, options.objects, options.batch, options.seconds, options.rate)
+        case "lookups":
+            return lookups(folder, options.rounds)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    same = [f"--{name}={getattr(options, name)}" for name in ["folder", "objects", "listed", "batch", "seconds", "rate", "rounds"]]
+    with subprocess.Popen([sys.executable, __file__, "--only=serve", *same], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            endpoint = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+            print(f"the same listing, read and thrown away by Python: {plain_listing(endpoint, options.listed):,.0f} objects/s", flush=True)
+            for part in ["backfill", "events", "lookups"]:
+                subprocess.run([sys.executable, __file__, f"--only={part}", f"--endpoint={endpoint}", *same], check=True)
+        finally:
+            server.kill()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+//! Indexes of buckets, whose stores are in memory.
+
+use std::sync::Arc;
+
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
+use tarndb_core::{ErrorKind, Lakehouse};
+use tarndb_metadata_indexer::{EventCounts, IndexOptions, IndexState, MetadataIndexer, MetadataIndexes, Synced};
+use tarndb_testkit::naive::lines;
+
+use crate::rows;
+
+async fn lake_with(store: &Arc<InMemory>) -> Lakehouse {
+    let indexer = MetadataIndexer::default().with_object_store("gs://photos", Arc::clone(store) as _);
+    Lakehouse::builder("memory://").with_extension(Arc::new(indexer)).build().await.unwrap()
+}
+
+async fn put(store: &InMemory, key: &str, size: usize) {
+    let attributes = Attributes::from_iter([(Attribute::Metadata("Colour".into()), "red")]);
+    let options = PutOptions { attributes, ..PutOptions::default() };
+    store.put_opts(&Path::parse(key).unwrap(), vec![b'x'; size].into(), options).await.unwrap();
+}
+
+fn created(bucket: &str, key: &str, sequence: u32, size: u32) -> String {
+    let time = chrono::Utc::now().to_rfc3339();
+    format!(
+        r#"{{"eventSource":"aws:s3","eventName":"ObjectCreated:Put","eventTime":"{time}","s3":{{"bucket":{{"name":"{bucket}"}},"object":{{"key":"{key}","size":{size},"eTag":"{sequence}","sequencer":"{sequence:016X}"}}}}}}"#
+    )
+}
+
+fn message(events: &[String]) -> String {
+    format!(r#"{{"Records":[{}]}}"#, events.join(","))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_bucket_is_listed_and_told_of() {
+    let store = Arc::new(InMemory::new());
+    for (key, size) in [("img/a.png", 1), ("img/b it's.png", 2), ("imgs", 3), ("other/c", 4)] {
+        put(&store, key, size).await;
+    }
+    let lake = lake_with(&store).await;
+    rows(&lake, "CREATE METADATA INDEX i ON 'gs://photos/img/' WITH (reconcile_every = 'never')").await;
+    let shown = "SELECT bucket, key, size, sequence_number, user_metadata['colour'] FROM i.inventory ORDER BY key";
+    let first = ["photos|img/a.png|1|0000000000000000|red", "photos|img/b it's.png|2|0000000000000000|red"];
+    assert_eq!(lines(&rows(&lake, shown).await), first);
+    let index = lake.metadata_index("i").await.unwrap();
+    let status = index.status().await.unwrap();
+    assert_eq!((status.state, status.source.as_str(), status.objects), (IndexState::Active, "gs://photos/img", 2));
+
+    let events = [
+        created("photos", "img/new", 7, 5),
+        created("photos", "img/new", 9, 6),
+        created("photos", "img/new", 7, 5),
+        created("photos", "elsewhere", 8, 6),
+        created("videos", "img/x", 8, 6),
+        "{}".to_string(),
+    ];
+    let counts = EventCounts { received: 6, applied: 2, duplicates: 1, ignored: 1, dead: 2, late: 0 };
+    assert_eq!(index.push(&message(&events)).await.unwrap(), counts);
+    // Late, and then again.
+    let late = [created("photos", "img/new", 8, 1)];
+    assert_eq!(
+        index.push(&message(&late)).await.unwrap(),
+        EventCounts { received: 1, applied: 1, late: 1, ..EventCounts::default() }
+    );
+    let again = EventCounts { received: 1, duplicates: 1, ..EventCounts::default() };
+    assert_eq!(index.push(&message(&late)).await.unwrap(), again);
+    assert_eq!(index.push(&message(&events[..1])).await.unwrap(), again);
+    let new = "SELECT size FROM i.inventory WHERE key = 'img/new'";
+    assert_eq!(lines(&rows(&lake, new).await), ["6"]);
+    let journal = "SELECT key, size FROM i.journal";
+    assert_eq!(lines(&rows(&lake, journal).await), ["img/new|1", "img/new|5", "img/new|6"]);
+    let dead = lines(&rows(&lake, "SELECT reason, body FROM i.dead_letters ORDER BY reason").await);
+    assert!(dead[0].contains("eventName") && dead[1].contains("`videos`"), "{dead:?}");
+
+    // It never was in the bucket.
+    assert_eq!(index.reconcile().await.unwrap(), Synced { deleted: 1, ..Synced::default() });
+    assert_eq!(lines(&rows(&lake, shown).await), first);
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    assert_eq!(index.push("{").await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    rows(&lake, "DROP METADATA INDEX i").await;
+    assert!(!lake.namespaces().await.unwrap().contains(&"i".to_string()), "dead letters go with their index");
+    lake.close().await;
+}
+
+/// What an event does not tell is asked for, and what it says happened is looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_looked_at() {
+    let store = Arc::new(InMemory::new());
+    let lake = lake_with(&store).await;
+    let options = IndexOptions::default().with("reconcile_every", "never").unwrap();
+    let index = lake.create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
+    put(&store, "a", 3).await;
+    let touched = |key: &str| {
+        format!(
+            r#"{{"key":"/buckets/photos/{key}","message":{{"new_entry":{{"name":"{key}"}},"new_parent_path":"/buckets/photos"}}}}"#
+        )
+    };
+    let both = format!("[{}, {}]", touched("a"), touched("missing"));
+    let counts = EventCounts { received: 2, applied: 1, duplicates: 1, ..EventCounts::default() };
+    assert_eq!(index.push(&both).await.unwrap(), counts);
+    assert_eq!(index.push(&touched("a")).await.unwrap().applied, 0, "nothing happened since");
+    let shown = "SELECT key, size, user_metadata['colour'] FROM i.inventory";
+    assert_eq!(lines(&rows(&lake, shown).await), ["a|3|red"]);
+    put(&store, "a", 4).await;
+    assert_eq!(index.push(&touched("a")).await.unwrap().applied, 1);
+    assert_eq!(lines(&rows(&lake, shown).await), ["a|4|red"]);
+    store.delete(&Path::from("a")).await.unwrap();
+    assert_eq!(index.push(&touched("a")).await.unwrap().applied, 1);
+    assert!(lines(&rows(&lake, shown).await).is_empty());
+    let kinds = "SELECT record_type FROM i.journal ORDER BY sequence_number";
+    assert_eq!(lines(&rows(&lake, kinds).await), ["CREATE", "CREATE", "DELETE"]);
+    lake.close().await;
+}
+
+/// Whatever happens how often, there are few files and few snapshots.
+#[tokio::test(flavor = "multi_thread")]
+async fn upkeep_keeps_tables_small() {
+    let store = Arc::new(InMemory::new());
+    let lake = lake_with(&store).await;
+    let options = IndexOptions::default().with("fetch", "none").unwrap().with("reconcile_every", "never").unwrap();
+    let index = lake.create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
+    let number = |table: &str, what: &str| format!("SELECT count(*) FROM i.\"{table}${what}\"");
+    for change in 1..=300 {
+        let keys: Vec<String> =
+            (0..3).map(|key| created("photos", &format!("{}", (change * 7 + key) % 50), change, change)).collect();
+        assert_eq!(index.push(&message(&keys)).await.unwrap().applied, 3);
+        if change % 100 == 0 {
+            for table in ["journal", "inventory"] {
+                let files: usize = lines(&rows(&lake, &number(table, "files")).await)[0].parse().unwrap();
+                assert!(files < 300, "{files} files of the {table} after {change}");
+                let snapshots: usize = lines(&rows(&lake, &number(table, "snapshots")).await)[0].parse().unwrap();
+                assert!(snapshots < 700, "{snapshots} snapshots of the {table} after {change}");
+            }
+        }
+    }
+    assert_eq!(lines(&rows(&lake, "SELECT count(*), count(DISTINCT key) FROM i.inventory").await), ["50|50"]);
+    assert_eq!(lines(&rows(&lake, "SELECT count(*), count(DISTINCT (key, size)) FROM i.journal").await), ["900|900"]);
+    let wrong = "SELECT count(*) FROM i.inventory WHERE size <> (SELECT max(size) FROM i.journal j WHERE j.key = inventory.key)";
+    assert_eq!(lines(&rows(&lake, wrong).await), ["0"]);
+    lake.close().await;
+}

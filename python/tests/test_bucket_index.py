@@ -1,0 +1,338 @@
+"""Metadata indexes of buckets: a real store, a real queue, and events of all stores over HTTP."""
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import servers
+import tarndb
+from servers import REGION, client
+from test_interop import duckdb_table
+
+SAMPLES = Path(__file__).parents[2] / "metadata-indexer" / "tests" / "samples"
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch):
+    for name, value in servers.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory):
+    with servers.moto(tmp_path_factory.mktemp("moto")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def seaweedfs(tmp_path_factory):
+    with servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as endpoint:
+        yield endpoint
+
+
+def inventory(lake: tarndb.Lakehouse, index: str = "photos") -> dict[str, int]:
+    rows = lake.sql(f'SELECT key, size FROM "{index}".inventory WHERE NOT is_delete_marker').fetchall()
+    assert len(rows) == len(dict(rows)), rows
+    return dict(rows)
+
+
+def wait_for(question, wanted) -> None:
+    end = time.monotonic() + 60
+    while (found := question()) != wanted:
+        assert time.monotonic() < end, f"{found} instead of {wanted}"
+        time.sleep(0.02)
+
+
+def listing(s3, bucket: str) -> dict[str, int]:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return {found["Key"]: found["Size"] for page in pages for found in page.get("Contents", [])}
+
+
+def bucket_with_queue(endpoint: str, name: str):
+    """A bucket whose notifications go to a queue of its name."""
+    s3, sqs = client("s3", endpoint), client("sqs", endpoint)
+    s3.create_bucket(Bucket=name)
+    url = sqs.create_queue(QueueName=name)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    events = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:ObjectTagging:*"]
+    configuration = {"QueueConfigurations": [{"QueueArn": arn, "Events": events}]}
+    s3.put_bucket_notification_configuration(Bucket=name, NotificationConfiguration=configuration)
+    return s3, sqs, url
+
+
+def test_changes_come_through_a_queue(tmp_path, moto):
+    s3, sqs, queue = bucket_with_queue(moto, "photos")
+    s3.put_object(Bucket="photos", Key="before é+%/x y", Body=b"12345", Metadata={"colour": "red"}, Tagging="cat=yes")
+    with tarndb.connect(tmp_path / "lake") as lake:
+        lake.sql(f"CREATE METADATA INDEX photos ON 's3://photos' WITH (events = 'sqs://photos', endpoint = '{moto}')")
+        index = lake.metadata_index("photos")
+        assert index.status()["state"] == "Active"
+        rows = lake.sql("SELECT key, size, storage_class, object_tags, user_metadata FROM photos.inventory").fetchall()
+        assert rows == [("before é+%/x y", 5, "STANDARD", [("cat", "yes")], [("colour", "red")])] or rows == [
+            ("before é+%/x y", 5, "STANDARD", {"cat": "yes"}, {"colour": "red"})
+        ]
+
+        s3.put_object(Bucket="photos", Key="new", Body=b"1", Tagging="cat=no")
+        s3.put_object(Bucket="photos", Key="folder/", Body=b"")
+        s3.copy_object(Bucket="photos", Key="copy", CopySource={"Bucket": "photos", "Key": "new"})
+        wait_for(lambda: inventory(lake), listing(s3, "photos"))
+        s3.put_object(Bucket="photos", Key="new", Body=b"4444")
+        s3.delete_object(Bucket="photos", Key="copy")
+        upload = s3.create_multipart_upload(Bucket="photos", Key="big", Metadata={"colour": "blue"})["UploadId"]
+        part = s3.upload_part(Bucket="photos", Key="big", UploadId=upload, PartNumber=1, Body=b"x" * 100)
+        parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+        s3.complete_multipart_upload(Bucket="photos", Key="big", UploadId=upload, MultipartUpload=parts)
+        wait_for(lambda: inventory(lake), listing(s3, "photos"))
+        tagging = {"TagSet": [{"Key": "cat", "Value": "two"}]}
+        s3.put_object_tagging(Bucket="photos", Key="big", Tagging=tagging)
+        cats = "SELECT key FROM photos.inventory WHERE object_tags['cat'] = 'two'"
+        wait_for(lambda: lake.sql(cats).fetchall(), [("big",)])
+        kinds = "SELECT record_type FROM photos.journal WHERE key = 'big' ORDER BY sequence_number"
+        assert [kind for (kind,) in lake.sql(kinds).fetchall()] == ["CREATE", "UPDATE_METADATA"]
+        # What arrived is not in the queue any more.
+        counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        left = lambda: sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=counts)["Attributes"]
+        wait_for(lambda: {left()[count] for count in counts}, {"0"})
+        # What is no event is kept aside, and stops nothing.
+        for body in ["no JSON", '{"a": 1}', json.dumps({"Records": [{"eventName": "ObjectCreated:Put"}]})]:
+            sqs.send_message(QueueUrl=queue, MessageBody=body)
+        s3.put_object(Bucket="photos", Key="last", Body=b"55555")
+        wait_for(lambda: inventory(lake), listing(s3, "photos"))
+        dead = lambda: lake.sql("SELECT body FROM photos.dead_letters").fetchall()
+        wait_for(lambda: len(dead()) if index.status()["events"]["dead"] else 0, 3)
+        assert ("no JSON",) in dead()
+        status = index.status()
+        assert status["state"] == "Active" and status["last_error"] is None and status["lag_ms"] is not None
+        assert index.reconcile() == {"created": 0, "overwritten": 0, "deleted": 0}
+        # Others read the same.
+        for table in ["photos.journal", "photos.inventory"]:
+            ours = lake.table(table).scan().arrow()
+            theirs = duckdb_table(lake.table(table).metadata_location)
+            order = lambda row: (row["sequence_number"], row["key"])
+            plain = lambda rows: [{name: row[name] for name in ours.column_names} for row in sorted(rows, key=order)]
+            assert plain(theirs.to_pylist()) == plain(ours.to_pylist())
+
+
+FOLLOWER = """
+import sys, time, tarndb
+lake = tarndb.connect(sys.argv[1])
+lake.metadata_index("killed").start()
+print("started", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_that_is_killed_loses_and_repeats_nothing(tmp_path, moto):
+    s3, sqs, queue = bucket_with_queue(moto, "killed")
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "2"})
+    with tarndb.connect(tmp_path / "lake") as lake:
+        options = {"endpoint": moto, "fetch": "none", "reconcile_every": "never"}
+        lake.create_metadata_index("killed", "s3://killed", events="sqs://killed", options=options).stop()
+    written = 0
+    for attempt in range(4):
+        command = [sys.executable, "-c", FOLLOWER, str(tmp_path / "lake")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ))
+        try:
+            assert process.stdout.readline() == b"started\n"
+            for _ in range(10 + attempt * 7):
+                s3.put_object(Bucket="killed", Key=f"{written % 40}", Body=b"x" * written)
+                written += 1
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    with tarndb.connect(tmp_path / "lake") as lake:
+        index = lake.metadata_index("killed")
+        index.start()
+        # Messages that the killed ones had come again when their time is over: that may take a minute.
+        end = time.monotonic() + 150
+        while inventory(lake, "killed") != listing(s3, "killed"):
+            assert time.monotonic() < end, "messages were lost"
+            time.sleep(0.1)
+        index.stop()
+        rows = lake.sql("SELECT key, e_tag FROM killed.journal").fetchall()
+        # An event of moto has no sequencer, so that what is told twice is found once, and what was overwritten at once never.
+        assert len(set(rows)) == len(rows) <= written
+        assert index.reconcile() == {"created": 0, "overwritten": 0, "deleted": 0}
+
+
+def test_versions(tmp_path, moto):
+    s3 = client("s3", moto)
+    s3.create_bucket(Bucket="versions")
+    s3.put_object(Bucket="versions", Key="old", Body=b"1")
+    s3.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+    first = s3.put_object(Bucket="versions", Key="a", Body=b"1")["VersionId"]
+    s3.put_object(Bucket="versions", Key="a", Body=b"22")
+    s3.delete_object(Bucket="versions", Key="old")
+    with tarndb.connect(tmp_path / "lake") as lake:
+        index = lake.create_metadata_index("versions", "s3://versions", options={"endpoint": moto})
+        rows = lambda: lake.sql("SELECT key, version_id, size, is_delete_marker FROM versions.inventory").fetchall()
+
+        def listed():
+            page = s3.list_object_versions(Bucket="versions")
+            version = lambda found: None if found["VersionId"] == "null" else found["VersionId"]
+            versions = [(found["Key"], version(found), found["Size"], False) for found in page.get("Versions", [])]
+            return sorted(versions + [(found["Key"], version(found), 0, True) for found in page.get("DeleteMarkers", [])], key=str)
+
+        assert sorted(rows(), key=str) == listed() and len(rows()) == 4
+        s3.delete_object(Bucket="versions", Key="a", VersionId=first)
+        s3.delete_object(Bucket="versions", Key="a")
+        assert index.reconcile() == {"created": 1, "overwritten": 0, "deleted": 1}
+        assert sorted(rows(), key=str) == listed() and len(rows()) == 4
+
+
+def test_a_store_that_sends_no_events_is_listed(tmp_path, seaweedfs):
+    s3 = client("s3", seaweedfs)
+    keys = ["folder/", "a b/ü+%.txt", "it's", "img/cat.png", *(f"many/{number}" for number in range(2500))]
+    put = lambda key: s3.put_object(Bucket="lake", Key=key, Body=b"" if key.endswith("/") else b"12", Metadata={"colour": "red"})
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(put, keys))
+    tagging = {"TagSet": [{"Key": "animal", "Value": "cat"}]}
+    s3.put_object_tagging(Bucket="lake", Key="img/cat.png", Tagging=tagging)
+    with tarndb.connect(tmp_path / "lake") as lake:
+        options = {"endpoint": seaweedfs, "reconcile_every": "1 second"}
+        index = lake.create_metadata_index("all", "s3://lake", options=options)
+        assert inventory(lake, "all") == listing(s3, "lake") and len(inventory(lake, "all")) == len(keys)
+        found = lake.sql("""SELECT key FROM "all".inventory WHERE object_tags['animal'] = 'cat'""").fetchall()
+        assert found == [("img/cat.png",)]
+        # SeaweedFS keeps none of what ends with a slash.
+        red = lake.sql("""SELECT count(*) FROM "all".inventory WHERE user_metadata['colour'] = 'red'""").fetchall()
+        assert red == [(len(keys) - 1,)]
+        part = lake.create_metadata_index("part", "s3://lake/many", options={"endpoint": seaweedfs, "fetch": "none"})
+        assert len(inventory(lake, "part")) == 2500 and part.status()["source"] == "s3://lake/many"
+        # Nobody tells what happens, and it is found.
+        s3.put_object(Bucket="lake", Key="new", Body=b"333")
+        s3.delete_object(Bucket="lake", Key="it's")
+        wait_for(lambda: inventory(lake, "all"), listing(s3, "lake"))
+        changes = lake.sql("""SELECT key, record_type FROM "all".journal ORDER BY key""").fetchall()
+        assert changes == [("it's", "DELETE"), ("new", "CREATE")]
+        assert part.reconcile() == {"created": 0, "overwritten": 0, "deleted": 0}
+        index.stop()
+
+
+def test_buckets_that_cannot_be_indexed(tmp_path, seaweedfs, monkeypatch):
+    with tarndb.connect(tmp_path / "lake") as lake:
+        with pytest.raises(tarndb.UnavailableError, match="NoSuchBucket"):
+            lake.create_metadata_index("docs", "s3://nothing", options={"endpoint": seaweedfs})
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+        with pytest.raises(tarndb.UnavailableError) as error:
+            lake.create_metadata_index("docs", "s3://lake", options={"endpoint": seaweedfs})
+        assert "hunter2" not in str(error.value)
+        assert lake.sql("SHOW METADATA INDEXES").fetchall() == []
+        with pytest.raises(tarndb.UnsupportedError, match="events"):
+            lake.create_metadata_index("docs", str(tmp_path), events="sqs://queue")
+        with pytest.raises(tarndb.InvalidInputError, match="secret"):
+            lake.create_metadata_index("docs", "s3://lake", events="http://127.0.0.1:1/x")
+
+
+def request(url: str, body: bytes | None, headers: dict[str, str] | None = None, method: str = "POST") -> tuple[int, bytes]:
+    asked = urllib.request.Request(url, data=body, headers=headers or {}, method=method)
+    try:
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+SECRET = "a secret that nobody guesses"
+TOKEN = {"Authorization": f"Bearer {SECRET}"}
+
+
+@contextlib.contextmanager
+def webhook(tmp_path, endpoint: str, bucket: str, **more: str):
+    """An index of a bucket that listens for events, and the location where it does."""
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    (port,) = servers.free_ports(1)
+    url = f"http://127.0.0.1:{port}/hook/{bucket}"
+    options = {"endpoint": endpoint, "secret": f"file:{tmp_path}/secret", "reconcile_every": "never", **more}
+    with tarndb.connect(tmp_path / "lake") as lake:
+        yield lake, lake.create_metadata_index("photos", f"s3://{bucket}", events=url, options=options), url
+
+
+def test_events_of_all_stores_come_over_http(tmp_path, seaweedfs):
+    s3 = client("s3", seaweedfs)
+    with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+        s3.create_bucket(Bucket="photos")
+    with webhook(tmp_path, seaweedfs, "photos", fetch="none") as (lake, index, url):
+        counts = {}
+        for sample in sorted(SAMPLES.glob("*.json")):
+            for _ in range(2):
+                status, answer = request(url, sample.read_bytes(), TOKEN)
+                assert status == 200, (sample, answer)
+            counts[sample.stem] = index.status()["events"]
+            if sample.stem == "event_grid_validation":
+                assert json.loads(answer) == {"validationResponse": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6"}
+        # Each change is there once, although each message came twice.
+        journal = "SELECT key, version_id, sequence_number FROM photos.journal"
+        rows = lake.sql(journal).fetchall()
+        assert len(rows) == len(set(rows)) == index.status()["events"]["applied"] > 10
+        reasons = [reason for (reason,) in lake.sql("SELECT reason FROM photos.dead_letters").fetchall()]
+        assert sorted(set(reasons)) == [
+            "`DirectoryDeleted` does not tell what was in it: reconcile the index",
+            "`ObjectTeleported:Put` is no event of S3 that is known here",
+        ]
+        live = inventory(lake)
+        assert live["2026/réd flower+x%20.jpg"] == 52431 and "big.bin" not in live
+        # What is not so is not so after a listing: none of it is in the bucket.
+        index.reconcile()
+        assert inventory(lake) == listing(s3, "photos")
+
+
+def test_strangers_and_nonsense_change_nothing(tmp_path, seaweedfs):
+    s3 = client("s3", seaweedfs)
+    with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+        s3.create_bucket(Bucket="photos")
+    body = (SAMPLES / "s3.json").read_bytes()
+    signature = lambda secret: "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    with webhook(tmp_path, seaweedfs, "photos", fetch="none") as (lake, index, url):
+        assert request(url, body) [0] == 401
+        assert request(url, body, {"Authorization": "Bearer guess"})[0] == 401
+        assert request(url, body, {"X-Tarndb-Signature": signature("guess")})[0] == 401
+        assert request(url + "?token=guess", body)[0] == 401
+        assert request(url, None, method="GET")[0] == 401
+        assert request(url.replace("/hook/", "/other/"), body, TOKEN)[0] == 404
+        assert request(url, None, TOKEN, method="GET")[0] == 405
+        assert request(url, b"{", TOKEN)[0] == 400
+        assert request(url, b"\xff\xfe", TOKEN)[0] == 400
+        assert request(url, b" " * (64 * 1024), TOKEN)[0] == 413
+        assert request(url, b'{"a": "' + b"x" * (64 * 1024) + b'"}', TOKEN)[0] == 413
+        assert index.status()["events"]["received"] == 0 and index.status()["changes"] == 0
+        assert request(url, b'{"a": "' + b"x" * (64 * 1024 - 20) + b'"}', TOKEN)[0] == 200
+        assert index.status()["events"]["dead"] == 1
+        # Those who know the secret.
+        assert request(url, None, TOKEN, method="HEAD")[0] == 200
+        assert request(url, body, {"X-Tarndb-Signature": signature(SECRET)})[0] == 200
+        assert request(url + "?code=" + SECRET.replace(" ", "%20"), body)[0] == 200
+        assert request(url, body, {"X-Api-Key": SECRET})[0] == 200
+        assert index.status()["changes"] == 4
+        assert SECRET not in str(lake.sql("SHOW METADATA INDEXES").fetchall()) and SECRET not in repr(index)
+        assert SECRET not in str(lake.table("photos.journal").properties)
+        # What is pushed is the same, and known already.
+        assert index.push(body)["duplicates"] == 5
+        assert index.push(json.loads(body))["applied"] == 0
+        with pytest.raises(tarndb.InvalidInputError):
+            index.push("{")
+        index.stop()
+        with pytest.raises(OSError):
+            urllib.request.urlopen(urllib.request.Request(url, data=body, headers=TOKEN), timeout=5)
+
+
+def test_other_machines_are_listened_to_when_it_is_said(tmp_path, seaweedfs):
+    (tmp_path / "secret").write_text(SECRET)
+    (port,) = servers.free_ports(1)
+    options = {"endpoint": seaweedfs, "secret": f"file:{tmp_path}/secret"}
+    with tarndb.connect(tmp_path / "lake") as lake:
+        with pytest.raises(tarndb.InvalidInputError, match="allow_remote"):
+            lake.create_metadata_index("photos", "s3://lake", events=f"http://0.0.0.0:{port}/x", options=options)
+        assert lake.sql("SHOW METADATA INDEXES").fetchall() == []
