@@ -42,5 +42,7 @@ for path in sorted(path for path in states.rglob("*") if path.is_file()):
             seed("deletion_vector", blob)
     elif path.suffix == ".parquet" and len(content) < 20_000:
         seed("parquet_footer", content)
+for sample in (Path(__file__).parents[1] / "metadata-indexer" / "tests" / "samples").iterdir():
+    seed("object_event", sample.read_bytes())
 for target in sorted(folder.iterdir()):
     print(f"{target.name}: {len(list(target.iterdir()))} seeds")

@@ -14,6 +14,9 @@ mod bucket;
 mod event;
 mod feed;
 mod folder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod index;
 mod indexer;

@@ -77,6 +77,9 @@ impl IndexOptions {
         self.secret()?;
         self.allow_remote()?;
         self.fetch()?;
+        if self.endpoint().is_some_and(|endpoint| endpoint.contains('@')) {
+            return Err(Error::invalid_input("the option `endpoint` of a metadata index has no place for credentials"));
+        }
         self.reconcile_every()?;
         self.journal_retention_days()?;
         Ok(self)
@@ -246,6 +249,7 @@ mod tests {
             ("events", "kafka://x"),
             ("secret", "hunter2"),
             ("secret", "env:"),
+            ("endpoint", "http://user:hunter2@127.0.0.1"),
             ("allow_remote", "yes"),
             ("fetch", "all"),
             ("reconcile_every", "0 days"),

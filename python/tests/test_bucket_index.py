@@ -6,6 +6,7 @@ import hmac
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -323,7 +324,14 @@ def test_strangers_and_nonsense_change_nothing(tmp_path, seaweedfs):
         assert index.push(json.loads(body))["applied"] == 0
         with pytest.raises(tarndb.InvalidInputError):
             index.push("{")
+        # A stranger who does not say what it wants holds up nobody.
+        half = socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0])))
+        half.sendall(b"POST / HTTP/1.1\r\nX-Half:")
+        assert request(url, None, TOKEN, method="HEAD")[0] == 200
+        start = time.monotonic()
         index.stop()
+        assert time.monotonic() - start < 20
+        half.close()
         with pytest.raises(OSError):
             urllib.request.urlopen(urllib.request.Request(url, data=body, headers=TOKEN), timeout=5)
 

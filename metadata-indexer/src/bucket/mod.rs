@@ -7,7 +7,7 @@ mod s3;
 mod store;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -58,6 +58,8 @@ pub(crate) struct Bucket {
     options: IndexOptions,
     given: Option<Arc<dyn ObjectStore>>,
     objects: OnceCell<Arc<dyn Objects>>,
+    /// The last object of which the store said nothing, and why.
+    refused: Mutex<Option<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +103,7 @@ impl Bucket {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let (name, options) = (name.to_string(), options.clone());
-        Ok(Some(Self { scheme, name, prefix, options, given, objects: OnceCell::new() }))
+        Ok(Some(Self { scheme, name, prefix, options, given, objects: OnceCell::new(), refused: Mutex::default() }))
     }
 
     /// Its location, in the one way to write it.
@@ -146,9 +148,16 @@ impl Bucket {
         self.objects().await?.look(id, which, fetch).await.map_err(of_store)
     }
 
+    /// Remembers that an object could not be looked at.
+    pub(crate) fn note(&self, error: &Error) {
+        tracing::warn!(bucket = self.name, error = error.report(), "an object is indexed as far as it is told of");
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.report());
+    }
+
     /// What was not allowed, and is done without.
     pub(crate) fn denied(&self) -> Option<String> {
-        self.objects.get().and_then(|objects| objects.denied())
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        refused.or_else(|| self.objects.get().and_then(|objects| objects.denied()))
     }
 }
 

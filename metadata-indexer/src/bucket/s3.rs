@@ -3,8 +3,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
@@ -25,6 +27,10 @@ use crate::record::{Change, ObjectId, ObjectState};
 
 /// What a bucket's answer about versions has in it when there are versions, or were.
 const STATUS: &[u8] = b"<Status>";
+
+/// How long a connection, and an attempt of a request, may take. A queue is asked to answer within 20 seconds.
+const CONNECT: Duration = Duration::from_secs(5);
+const ATTEMPT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct S3 {
@@ -51,7 +57,8 @@ enum Marker {
 /// Credentials, region and endpoint from the environment and AWS's files and services, and from what the options say.
 pub(crate) async fn aws_config(options: &IndexOptions) -> SdkConfig {
     let client = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let mut config = aws_config::defaults(BehaviorVersion::latest()).http_client(client);
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build();
+    let mut config = aws_config::defaults(BehaviorVersion::latest()).http_client(client).timeout_config(timeouts);
     if let Some(region) = options.region() {
         config = config.region(Region::new(region.to_string()));
     }
@@ -293,9 +300,14 @@ impl Objects for S3 {
             }
             Err(error) if status(&error) == Some(404) => Ok(marker(&id.key, &error)),
             // So S3 answers when the version says that the object is deleted.
-            Err(error) if status(&error) == Some(405) && id.version.is_some() => {
+            Err(error) if status(&error) == Some(405) && (id.version.is_some() || unversioned) => {
                 let state = ObjectState { size: Some(0), ..ObjectState::default() };
                 Ok(Some((id.clone(), Change::MarkedDeleted(state))))
+            }
+            // Not this object: encrypted with a key of its owner's, not ours to read, or of a name that nobody can have.
+            Err(error) if matches!(status(&error), Some(400 | 403 | 405)) => {
+                let refused = failed("an object cannot be read", error).to_string();
+                Err(Error::unsupported(refused).with_context("key", &id.key))
             }
             Err(error) => Err(failed("an object cannot be read", error).with_context("key", &id.key)),
         }

@@ -1,9 +1,13 @@
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
-use chrono::{DateTime, NaiveDateTime};
+use chrono::{DateTime, Datelike, NaiveDateTime};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tarndb_core::{Error, Result};
+
+/// Years in which events happen. What a store tells of others is its mistake, and most engines cannot compare it.
+const YEARS: RangeInclusive<i32> = 1970..=2200;
 
 /// The fields of an object in JSON; anything else has none.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +62,11 @@ impl<'a> Fields<'a> {
         // Some of Azure's have no zone, and mean UTC.
         let plain = || NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").map(|time| time.and_utc().fixed_offset());
         let time = DateTime::parse_from_rfc3339(text).or_else(|e| plain().map_err(|_| e));
-        Ok(time.map_err(|e| invalid(format!("`{name}` of an event is `{text}`, which is no time: {e}")))?.timestamp_micros())
+        let time = time.map_err(|e| invalid(format!("`{name}` of an event is `{text}`, which is no time: {e}")))?;
+        if !YEARS.contains(&time.year()) {
+            return Err(invalid(format!("`{name}` of an event is `{text}`, which is not a time at which anything happened")));
+        }
+        Ok(time.timestamp_micros())
     }
 
     /// Texts by name; other values are left out.

@@ -333,6 +333,8 @@ mod tests {
             (s3(r#"{"key":"a","size":1e30,"sequencer":"1"}"#), Some("`size`")),
             (s3(r#"{"key":"a","size":1,"sequencer":"xyz"}"#), Some("sequence number")),
             (s3(r#"{"key":"a","size":1,"sequencer":"1"}"#).replace("2026-03-04T", "x"), Some("no time")),
+            (s3(r#"{"key":"a","size":1,"sequencer":"1"}"#).replace("2026-03-04T", "0001-01-01T"), Some("anything happened")),
+            (s3(r#"{"key":"a","size":1,"sequencer":"1"}"#).replace("2026-03-04T", "9999-01-01T"), Some("anything happened")),
             (r#"{"Type":"Notification","TopicArn":"x","Message":"hello"}"#.to_string(), Some("SNS")),
             (r#"{"Type":"SubscriptionConfirmation","TopicArn":"x","Message":"x"}"#.to_string(), Some("SubscribeURL")),
             (
@@ -352,5 +354,40 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What `fuzz/` runs for as long as one likes, on the samples, for a moment.
+    #[test]
+    fn changed_samples_are_events_or_errors() {
+        use rand::rngs::StdRng;
+        use rand::{Rng, SeedableRng};
+
+        let samples: [&[u8]; 6] = [
+            include_bytes!("../../tests/samples/s3.json"),
+            include_bytes!("../../tests/samples/event_bridge.json"),
+            include_bytes!("../../tests/samples/ceph.json"),
+            include_bytes!("../../tests/samples/seaweedfs.json"),
+            include_bytes!("../../tests/samples/cloud_storage.json"),
+            include_bytes!("../../tests/samples/event_grid.json"),
+        ];
+        let mut random = StdRng::seed_from_u64(4);
+        let (mut parsed, mut refused) = (0, 0);
+        for turn in 0..3000 {
+            let mut bytes = samples[turn % samples.len()].to_vec();
+            for _ in 0..random.random_range(1..8) {
+                let (from, to) = (random.random_range(0..bytes.len()), random.random_range(0..bytes.len()));
+                match random.random_range(0..4) {
+                    0 => bytes[from] = bytes[to],
+                    1 => bytes[from] = b"0\"9,:{}[]-+%e\\"[random.random_range(0..14)],
+                    2 => drop(bytes.drain(from..bytes.len().min(from + 9))),
+                    _ => bytes.insert(from, bytes[to]),
+                }
+            }
+            match parse(&bytes) {
+                Ok(parts) => parsed += parts.len(),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(parsed > 500 && refused > 500, "{parsed} parts, {refused} refused");
     }
 }

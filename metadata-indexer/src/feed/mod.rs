@@ -18,7 +18,7 @@ use crate::event::Parsed;
 use crate::options::{Feed, IndexOptions};
 
 /// Messages that wait for a commit at most. Who sends more waits, or is told to come again.
-const WAITING: usize = 10_000;
+const WAITING: usize = 1_000;
 
 /// A message on its way into the tables.
 #[derive(Debug)]

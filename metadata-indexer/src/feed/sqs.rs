@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata};
-use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message};
+use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
@@ -20,10 +20,14 @@ use crate::options::IndexOptions;
 /// Requests for messages that are open at once: each brings ten messages at most.
 const RECEIVERS: usize = 4;
 
-/// How long a request waits for messages, and how long messages are nobody else's, in seconds. A message that is not committed then
-/// comes again, and is known.
+/// Answers of which the messages wait for a commit at most, for each receiver.
+const DELIVERING: usize = 50;
+
+/// How long a request waits for messages, and how long messages are nobody else's, in seconds: that time begins anew while they wait for
+/// a commit. A message of a process that ended comes again after it, and is known when it was committed.
 const WAIT: i32 = 20;
 const VISIBILITY: i32 = 60;
+const RENEWED_EVERY: Duration = Duration::from_secs(20);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -66,12 +70,21 @@ impl Queue {
 
     /// Hands messages on, and deletes those that are committed.
     async fn deliver(&self, messages: Vec<Message>, events: &Events) {
+        let receipts: Vec<String> = messages.iter().filter_map(|message| message.receipt_handle.clone()).collect();
         let delivered = messages.into_iter().map(|message| async move {
             let body = message.body().unwrap_or_default().as_bytes();
             let parts = event::parse(body).unwrap_or_else(|e| vec![Parsed::Dead(Dead::new(e.to_string(), body))]);
             events.send(parts).await.await.ok().and(message.receipt_handle)
         });
-        let committed: Vec<String> = join_all(delivered).await.into_iter().flatten().collect();
+        let delivered = join_all(delivered);
+        tokio::pin!(delivered);
+        let delivered = loop {
+            tokio::select! {
+                delivered = &mut delivered => break delivered,
+                () = tokio::time::sleep(RENEWED_EVERY) => self.renew(&receipts).await,
+            }
+        };
+        let committed: Vec<String> = delivered.into_iter().flatten().collect();
         let entry = |(number, receipt): (usize, String)| {
             DeleteMessageBatchRequestEntry::builder().id(number.to_string()).receipt_handle(receipt).build().ok()
         };
@@ -86,6 +99,21 @@ impl Queue {
         }
     }
 
+    /// Lets nobody else have these messages for a while longer.
+    async fn renew(&self, receipts: &[String]) {
+        let entry = |(number, receipt): (usize, &String)| {
+            let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(number.to_string()).receipt_handle(receipt);
+            entry.visibility_timeout(VISIBILITY).build().ok()
+        };
+        let entries: Vec<_> = receipts.iter().enumerate().filter_map(entry).collect();
+        let request = self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
+        if let Err(error) = request.send().await {
+            // They come a second time then, and are known.
+            let error = failed("messages of the queue cannot be kept for longer", error);
+            tracing::warn!(queue = self.url, error = error.report(), "messages of a queue will come twice");
+        }
+    }
+
     async fn receive_until(&self, events: &Events, mut stop: watch::Receiver<bool>) {
         let mut delivering = FuturesUnordered::new();
         // What comes before the next request, after a failure.
@@ -97,6 +125,9 @@ impl Queue {
                 self.receive().await
             };
             tokio::pin!(received);
+            while delivering.len() >= DELIVERING {
+                delivering.next().await;
+            }
             let received = loop {
                 tokio::select! {
                     () = stopped(&mut stop) => break None,

@@ -11,11 +11,15 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use hmac::{Hmac, Mac};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use tarndb_core::{Error, ErrorKind, Result};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use super::{EventSource, Events, stopped};
 use crate::event::{self, Parsed};
@@ -24,8 +28,15 @@ use crate::options::{IndexOptions, SecretPlace};
 /// Bytes that a message has at most: a notification of S3 has less.
 const LONGEST: usize = 64 * 1024;
 
-/// How long a sender may take to send, and, when this ends, to take the answer.
+/// How long a sender may take to say what it wants, and to send it; and, when this ends, to take the answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE_AT_END: Duration = Duration::from_secs(5);
+
+/// Connections at once; others wait.
+const CONNECTIONS: usize = 256;
+
+/// After a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Headers with `sha256=` and the HMAC of the body in hexadecimal digits.
 const SIGNATURES: [&str; 2] = ["x-tarndb-signature", "x-hub-signature-256"];
@@ -124,22 +135,56 @@ impl Webhook {
 
 #[async_trait]
 impl EventSource for Webhook {
-    async fn run(&self, events: Events, stop: watch::Receiver<bool>) {
+    async fn run(&self, events: Events, mut stop: watch::Receiver<bool>) {
         let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let receiver = Receiver { path: Arc::from(self.path.as_str()), secret: self.secret.clone(), events: events.clone() };
         let router = Router::new().fallback(receive).with_state(receiver);
-        let (mut until, mut ends) = (stop.clone(), stop);
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stopped(&mut until).await });
-        let impatient = async move {
-            stopped(&mut ends).await;
-            tokio::time::sleep(PATIENCE).await;
-        };
-        tokio::select! {
-            served = served => if let Err(e) = served {
-                events.set_error(Some(&Error::new(ErrorKind::Unavailable, "events are not listened for any more").with_source(e)));
-            },
-            () = impatient => {}
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = async {
+                let room = Arc::clone(&room).acquire_owned().await;
+                (listener.accept().await, room)
+            };
+            let (stream, room) = tokio::select! {
+                () = stopped(&mut stop) => break,
+                (accepted, room) = accepted => match accepted {
+                    Ok((stream, _)) => (stream, room),
+                    // Too many files are open, or the sender is gone.
+                    Err(error) => {
+                        tracing::warn!(%error, "a sender of events could not be listened to");
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            while connections.try_join_next().is_some() {}
+            let (router, stop) = (router.clone(), stop.clone());
+            connections.spawn(async move {
+                serve(stream, router, stop).await;
+                drop(room);
+            });
         }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+/// Serves one connection, until it ends, takes too long to say what it wants, or is told to stop and has had time to take its answer.
+async fn serve(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(PATIENCE_AT_END, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a sender of events ended its connection early");
     }
 }
 

@@ -1,8 +1,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
-use futures::{StreamExt, TryStreamExt, stream};
-use tarndb_core::{Error, Lakehouse, Result};
+use futures::{StreamExt, stream};
+use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
 
 use super::Index;
 use super::key_index::{self, KeyHash};
@@ -28,6 +28,14 @@ pub(super) enum Touched {
 
 /// An object, and what a store says of it when it is asked.
 pub(super) type Answer = (ObjectId, Option<Present>);
+
+/// What a store says of objects.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    pub(super) found: Vec<Answer>,
+    /// Those of which it says nothing, and why: they are not ours to read, or cannot be named.
+    pub(super) refused: Vec<(ObjectId, Error)>,
+}
 
 /// Whether an object is as it is known to be, as far as a listing tells.
 fn is_known(writer: &Writer, id: &ObjectId, change: &Change) -> bool {
@@ -71,12 +79,24 @@ impl Index {
     }
 
     /// Asks the store for objects.
-    pub(super) async fn look(&self, bucket: &Bucket, ids: Vec<ObjectId>, which: Which, fetch: Fetch) -> Result<Vec<Answer>> {
-        let asked = stream::iter(ids).map(|id| async move {
-            let found = bucket.look(&id, which, fetch).await?;
-            Ok::<_, Error>((id, found))
-        });
-        asked.buffer_unordered(LOOKED_AT_ONCE).try_collect().await
+    ///
+    /// # Errors
+    /// Those that the next attempt may not have.
+    pub(super) async fn look(&self, bucket: &Bucket, ids: Vec<ObjectId>, which: Which, fetch: Fetch) -> Result<Answers> {
+        let asked = stream::iter(ids).map(|id| async move { (bucket.look(&id, which, fetch).await, id) });
+        let mut asked = asked.buffer_unordered(LOOKED_AT_ONCE);
+        let mut answers = Answers::default();
+        while let Some((answer, id)) = asked.next().await {
+            match answer {
+                Ok(present) => answers.found.push((id, present)),
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    bucket.note(&error);
+                    answers.refused.push((id, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(answers)
     }
 
     /// Lists the bucket, and records what makes the inventory true again.
@@ -126,18 +146,27 @@ impl Index {
                 None => writer.known(&id).is_none(),
             };
             let to_fetch = matches!(&present, Some((_, Change::Created(_)))) && (fetch.metadata || fetch.tags);
+            // What is gone by a listing may have come since, and be in the inventory by another process; and the other way.
+            let is_old = present.is_none() || (writer.has_events() && writer.is_complete());
             match as_known {
                 true => {}
-                false if self.is_touched(&id) || to_fetch => unsure.push((id, present)),
+                false if is_old || to_fetch || self.is_touched(&id) => unsure.push((id, present)),
                 false => found.push((id, present)),
             }
         }
         let asked = unsure.iter().map(|(id, _)| id.clone()).collect();
         let listed: HashMap<ObjectId, Option<Present>> = unsure.into_iter().collect();
-        for (id, present) in self.look(bucket, asked, Which::Unversioned, fetch).await? {
+        let answers = self.look(bucket, asked, Which::Unversioned, fetch).await?;
+        for (id, present) in answers.found {
             // What only a listing tells is kept.
             let told = listed.get(&id).and_then(Option::as_ref);
             found.push((id, present.map(|present| merged(present, told))));
+        }
+        for (id, _) in answers.refused {
+            // It is there, for it was listed; what was not listed may be there.
+            if let Some(Some(told)) = listed.get(&id) {
+                found.push((id, Some(told.clone())));
+            }
         }
         writer.recall(lake, found.iter().map(|(id, _)| (id, i64::MIN))).await?;
         let now = lake.storage().clock().now_ms().saturating_mul(1000);

@@ -73,11 +73,14 @@ impl Index {
         let (mut records, mut counts) = told(&writer, lake, &sorted.events).await?;
         self.fetch(bucket, &writer, &mut records).await?;
         writer.commit(lake, &records).await?;
-        let found = self.found(&writer, lake, bucket, &sorted.events).await?;
+        let (found, refused) = self.found(&writer, lake, bucket, &sorted.events).await?;
+        self.touch(found.iter().map(|record| &record.id));
         counts.applied += found.len() as u64;
-        counts.duplicates += sorted.events.len() as u64 - counts.applied - counts.duplicates;
+        counts.dead += refused.len() as u64;
+        counts.duplicates += sorted.events.len() as u64 - counts.applied - counts.duplicates - counts.dead;
         writer.commit(lake, &found).await?;
-        writer.keep_aside(lake, &sorted.dead).await?;
+        let dead: Vec<Dead> = sorted.dead.iter().cloned().chain(refused).collect();
+        writer.keep_aside(lake, &dead).await?;
         *guard = Some(writer);
         Ok(counts)
     }
@@ -99,6 +102,7 @@ impl Index {
         let found: HashMap<ObjectId, ObjectState> = self
             .look(bucket, ids, Which::Newest, fetch)
             .await?
+            .found
             .into_iter()
             .filter_map(|(id, present)| Some((id, present?.1.state()?.clone())))
             .collect();
@@ -114,15 +118,23 @@ impl Index {
         Ok(())
     }
 
-    /// What became of objects of which events only tell that something happened.
-    async fn found(&self, writer: &Writer, lake: &Lakehouse, bucket: &Bucket, events: &[ObjectEvent]) -> Result<Vec<Record>> {
+    /// What became of objects of which events only tell that something happened; and those of which the store says nothing.
+    async fn found(
+        &self,
+        writer: &Writer,
+        lake: &Lakehouse,
+        bucket: &Bucket,
+        events: &[ObjectEvent],
+    ) -> Result<(Vec<Record>, Vec<Dead>)> {
         let touched = events.iter().filter(|event| event.news == News::Touched);
         let touched: HashMap<&ObjectId, &ObjectEvent> = touched.map(|event| (&event.id, event)).collect();
         if touched.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
-        let answers =
-            self.look(bucket, touched.keys().map(|id| (*id).clone()).collect(), Which::Newest, self.options.fetch()?).await?;
+        let asked = touched.keys().map(|id| (*id).clone()).collect();
+        let answers = self.look(bucket, asked, Which::Newest, self.options.fetch()?).await?;
+        let refused = answers.refused.iter().map(|(id, error)| Dead::new(error.to_string(), id.key.as_bytes())).collect();
+        let answers = answers.found;
         let ids = answers.iter().map(|(asked, present)| present.as_ref().map_or(asked, |(id, _)| id).clone()).collect();
         let states = writer.states(lake, &ids).await?;
         let now = lake.storage().clock().now_ms().saturating_mul(1000);
@@ -149,7 +161,7 @@ impl Index {
             let (timestamp, origin) = (event.time.unwrap_or(now), event.origin.clone());
             records.push(Record { id, sequence, timestamp, change, origin });
         }
-        Ok(records)
+        Ok((records, refused))
     }
 }
 

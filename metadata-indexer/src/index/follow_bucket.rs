@@ -4,12 +4,12 @@ use std::time::Duration;
 use tarndb_core::{Lakehouse, Result, WeakLakehouse};
 use tokio::sync::watch;
 
-use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState, is_end};
+use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState};
 use crate::feed::{self, Delivery, EventSource, Events, Inbox, stopped};
 use crate::options::Feed;
 
 /// Messages that are committed at once.
-const AT_ONCE: usize = 50_000;
+const AT_ONCE: usize = 5_000;
 
 /// The longest pause after failures: meanwhile, who sends waits.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -47,6 +47,7 @@ impl Index {
         mut stop: watch::Receiver<bool>,
     ) {
         let (events, inbox) = feed::inbox(Arc::clone(&self.feed_error));
+        let (ends, ended) = watch::channel(false);
         let source = {
             let mut stop = stop.clone();
             async move {
@@ -54,11 +55,13 @@ impl Index {
                     Some(feed) => feed.run(events, stop).await,
                     None => hold(events, &mut stop).await,
                 }
+                ends.send_replace(true);
                 Ok(())
             }
         };
-        // The messages end when the source of events does, and that ends when it is told to stop.
-        match tokio::try_join!(source, self.take_messages(&lake, inbox), self.list_now_and_then(&lake, &mut stop)) {
+        // The source of events ends when it is told to stop, and then the messages do.
+        let messages = self.take_messages(&lake, inbox, ended);
+        match tokio::try_join!(source, messages, self.list_now_and_then(&lake, &mut stop)) {
             Ok(_) => self.set_state(IndexState::Stopped, None),
             Err(error) => {
                 tracing::info!(index = self.name, error = error.report(), "a metadata index ends");
@@ -71,11 +74,19 @@ impl Index {
     ///
     /// # Errors
     /// Those that say that there is no index any more.
-    async fn take_messages(&self, lake: &WeakLakehouse, mut inbox: Inbox) -> Result<()> {
+    async fn take_messages(&self, lake: &WeakLakehouse, mut inbox: Inbox, mut ended: watch::Receiver<bool>) -> Result<()> {
         let mut pause = FIRST_PAUSE;
         loop {
             let mut deliveries = Vec::new();
-            if inbox.recv_many(&mut deliveries, AT_ONCE).await == 0 {
+            let received = tokio::select! {
+                received = inbox.recv_many(&mut deliveries, AT_ONCE) => received,
+                // Whoever may still have a place to put messages.
+                () = stopped(&mut ended), if !inbox.is_closed() => {
+                    inbox.close();
+                    continue;
+                }
+            };
+            if received == 0 {
                 return Ok(());
             }
             let more = tokio::time::sleep(COLLECTED_FOR);
@@ -87,10 +98,11 @@ impl Index {
                     received = inbox.recv_many(&mut deliveries, room) => if received == 0 { break },
                 }
             }
+            let weak = lake;
             let Some(lake) = lake.upgrade() else { return Ok(()) };
             match self.take(&lake, deliveries).await {
                 Ok(()) => pause = FIRST_PAUSE,
-                Err(error) if is_end(&error) => return Err(error),
+                Err(error) if self.is_end(weak, &error).await => return Err(error),
                 Err(error) => {
                     tracing::warn!(index = self.name, error = error.report(), "events cannot be committed now");
                     self.set_state(IndexState::Failed, Some(&error));
@@ -139,7 +151,7 @@ impl Index {
             };
             match listed {
                 Ok(()) => self.set_state(IndexState::Active, None),
-                Err(error) if is_end(&error) => return Err(error),
+                Err(error) if self.is_end(lake, &error).await => return Err(error),
                 Err(error) => {
                     tracing::warn!(index = self.name, error = error.report(), "a bucket cannot be listed now");
                     self.set_state(IndexState::Failed, Some(&error));

@@ -5,7 +5,7 @@ use tarndb_core::{Error, Lakehouse, Result, WeakLakehouse};
 use tokio::time::Instant;
 
 use super::observe::Looked;
-use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState, is_end};
+use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState};
 use crate::feed::stopped;
 use crate::folder::Folder;
 use crate::folder::watch::Watch;
@@ -66,14 +66,14 @@ impl Index {
                 () = stopped(&mut stop) => stopping = true,
                 () = touched => {}
             }
-            let Some(lake) = lake.upgrade() else { return };
-            match self.look_at_what_was_touched(&lake, &folder, &mut watch, &mut next_listing).await {
+            let Some(open) = lake.upgrade() else { return };
+            match self.look_at_what_was_touched(&open, &folder, &mut watch, &mut next_listing).await {
                 Ok(looked) => {
                     pause = FIRST_PAUSE;
                     self.set_state(IndexState::Active, looked.unreadable.as_ref());
                 }
                 // It was dropped, or the lake closed.
-                Err(error) if is_end(&error) => {
+                Err(error) if self.is_end(&lake, &error).await => {
                     tracing::info!(index = self.name, error = error.report(), "a metadata index ends");
                     return self.set_state(IndexState::Stopped, Some(&error));
                 }

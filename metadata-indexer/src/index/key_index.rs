@@ -46,7 +46,6 @@ struct Entry {
 /// What is known of an object that is in the inventory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
-    pub(super) sequence: Sequence,
     e_tag: [u32; 2],
     file: u32,
     position: u32,
@@ -110,8 +109,8 @@ impl KeyIndex {
     /// The object as the inventory has it.
     pub(super) fn get(&self, id: &ObjectId) -> Option<Known> {
         let entry = self.find(&hash(id)).filter(|entry| entry.file != GONE)?;
-        let Entry { sequence, e_tag, file, position, .. } = *entry;
-        Some(Known { sequence: Sequence::of_words(sequence), e_tag, file, position })
+        let Entry { e_tag, file, position, .. } = *entry;
+        Some(Known { e_tag, file, position })
     }
 
     /// The newest change that is known of the object, whether it is there or gone.

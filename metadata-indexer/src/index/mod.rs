@@ -19,7 +19,7 @@ mod writer;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
+use tarndb_core::{Error, ErrorKind, Lakehouse, Result, WeakLakehouse};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinHandle;
 
@@ -64,11 +64,6 @@ pub(crate) struct Index {
 struct Following {
     task: JoinHandle<()>,
     stop: watch::Sender<bool>,
-}
-
-/// Whether there is no index any more, or no lake: it was dropped, or closed.
-fn is_end(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput)
 }
 
 impl Index {
@@ -123,6 +118,19 @@ impl Index {
             Source::Bucket(_) => self.start_bucket(lake).await?,
         });
         Ok(())
+    }
+
+    /// Whether an error came because there is no index any more, or no lake: it was dropped, or closed. Files that others expired are
+    /// not found either, and can be read again.
+    async fn is_end(&self, lake: &WeakLakehouse, error: &Error) -> bool {
+        if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) {
+            return false;
+        }
+        let Some(lake) = lake.upgrade() else { return true };
+        match lake.table(&self.names.journal).await {
+            Ok(journal) => tables::source(&journal) != Some(&self.source.url()) || lake.sql("SELECT 1").await.is_err(),
+            Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput),
+        }
     }
 
     /// Ends following, after what is under way is committed.

@@ -52,6 +52,8 @@ pub(super) struct Writer {
     last: Sequence,
     /// The day since 1970 on which what is gone for long was forgotten.
     forgotten: i64,
+    /// The day since 1970 on which the journal lost what it keeps no longer.
+    shortened: Option<i64>,
 }
 
 fn property<'a>(table: &'a Table, name: &str) -> Option<&'a str> {
@@ -99,7 +101,7 @@ impl Writer {
         let highest = keys.read_new_files(lake, &inventory).await?.unwrap_or(Sequence::FIRST);
         let last = property(&journal, LAST).map(Sequence::parse).transpose()?.unwrap_or(Sequence::FIRST).max(highest);
         let (batch, names, bucket, forgotten) = (batches(&journal)?, names.clone(), bucket.to_string(), today(lake));
-        let mut writer = Self { bucket, names, journal, inventory, keys, batch, last, forgotten };
+        let mut writer = Self { bucket, names, journal, inventory, keys, batch, last, forgotten, shortened: None };
         writer.read_gone(lake).await?;
         if batches(&writer.inventory)? != batch {
             writer.replay(lake).await?;
@@ -121,7 +123,7 @@ impl Writer {
     /// Remembers what is gone for longer than that, of objects of which something is told that happened so long ago. Where the store
     /// never told anything, nothing has to be.
     pub(super) async fn recall(&mut self, lake: &Lakehouse, told: impl Iterator<Item = (&ObjectId, i64)>) -> Result<()> {
-        if !self.last.is_of_store() {
+        if !self.has_events() {
             return Ok(());
         }
         let since = self.remembered_since(lake);
@@ -162,9 +164,10 @@ impl Writer {
         let mut all = Vec::new();
         let mut rows = lake.scan(&self.journal, None, condition.as_deref(), None).await?;
         while let Some(batch) = rows.try_next().await? {
-            all.extend(records(&batch)?);
+            let found = records(&batch)?;
+            self.recall(lake, found.iter().map(|record| (&record.id, record.timestamp))).await?;
+            all.extend(found.into_iter().filter(|record| self.is_newer(record)));
         }
-        self.recall(lake, all.iter().map(|record| (&record.id, record.timestamp))).await?;
         let properties = HashMap::from([(BATCH.to_string(), self.batch.to_string())]);
         self.apply(lake, &all, properties).await
     }
@@ -190,6 +193,11 @@ impl Writer {
     pub(super) fn next_sequence(&mut self, now: u64) -> Sequence {
         self.last = Sequence::of_time(now.max(self.last.time().saturating_add(1)));
         self.last
+    }
+
+    /// Whether the store ever told of anything.
+    pub(super) fn has_events(&self) -> bool {
+        self.last.is_of_store()
     }
 
     /// Whether all objects that were there at the start are in the inventory.
@@ -230,7 +238,7 @@ impl Writer {
         self.batch += 1;
         self.last = last;
         self.apply(lake, records, HashMap::from([(BATCH.to_string(), batch)])).await?;
-        if self.batch.is_multiple_of(upkeep::EVERY)
+        if (self.batch.is_multiple_of(upkeep::EVERY) || self.shortened != Some(today(lake)))
             && let Err(error) = self.keep_up(lake).await
         {
             // The changes are there. What upkeep did before it failed makes this writer old, which is found out.
@@ -240,13 +248,16 @@ impl Writer {
     }
 
     async fn keep_up(&mut self, lake: &Lakehouse) -> Result<()> {
-        let is_major = (self.batch / upkeep::EVERY).is_multiple_of(upkeep::MAJOR);
-        if is_major && let Some(days) = tables::options(&self.journal)?.journal_retention_days()? {
-            let before = timestamp((today(lake) - i64::from(days)).saturating_mul(DAY));
+        let today = today(lake);
+        if self.shortened.replace(today) != Some(today) {
+            let Some(days) = tables::options(&self.journal)?.journal_retention_days()? else { return Ok(()) };
+            let before = timestamp((today - i64::from(days)).saturating_mul(DAY));
             lake.delete(&self.names.journal, &format!("record_timestamp < {before}")).await?;
+            self.journal = lake.table(&self.names.journal).await?;
+            return Ok(());
         }
-        upkeep::keep_up(lake, &self.names.journal, is_major).await?;
-        upkeep::keep_up(lake, &self.names.inventory, is_major).await?;
+        upkeep::keep_up(lake, &self.names.journal, self.batch).await?;
+        upkeep::keep_up(lake, &self.names.inventory, self.batch).await?;
         self.journal = lake.table(&self.names.journal).await?;
         self.inventory = lake.table(&self.names.inventory).await?;
         self.keys.read_new_files(lake, &self.inventory).await?;
@@ -254,19 +265,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether a change came after what is known of its object.
+    fn is_newer(&self, record: &Record) -> bool {
+        self.keys.newest(&record.id).is_none_or(|newest| newest < record.sequence)
+    }
+
     /// Makes the inventory what it is after `records`, of which those that are older than what it has are none of its business.
     async fn apply(&mut self, lake: &Lakehouse, records: &[Record], properties: HashMap<String, String>) -> Result<()> {
         let mut newest: HashMap<&ObjectId, &Record> = HashMap::new();
         for record in records {
-            let known = self.keys.get(&record.id).map(|known| known.sequence);
-            // A row that is still there although it is known that it is gone.
-            let is_newer = match (known, self.keys.newest(&record.id)) {
-                (Some(known), _) => known < record.sequence,
-                (None, Some(gone)) => gone < record.sequence,
-                (None, None) => true,
-            };
             match newest.entry(&record.id) {
-                _ if !is_newer => {}
+                _ if !self.is_newer(record) => {}
                 Entry::Occupied(other) if other.get().sequence >= record.sequence => {}
                 Entry::Occupied(mut other) => drop(other.insert(record)),
                 Entry::Vacant(place) => drop(place.insert(record)),

@@ -33,6 +33,8 @@ struct Bucket {
     random: StdRng,
     store: Arc<InMemory>,
     versioned: bool,
+    /// Whether some events tell of objects that are there, and not what happened.
+    touches: bool,
     keys: usize,
     /// When it all happens, in seconds since 1970.
     start: i64,
@@ -46,13 +48,13 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(seed: u64, versioned: bool) -> Self {
+    fn new(seed: u64, versioned: bool, touches: bool) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let keys = [5, 100, 1000][random.random_range(0..3)];
         // Long ago, or today.
         let start = if random.random_bool(0.5) { 1_772_619_072 } else { chrono::Utc::now().timestamp() };
         let (store, live) = (Arc::default(), BTreeMap::new());
-        Self { random, store, versioned, keys, start, changes: 0, live, history: BTreeSet::new(), pending: Vec::new() }
+        Self { random, store, versioned, touches, keys, start, changes: 0, live, history: BTreeSet::new(), pending: Vec::new() }
     }
 
     /// Digits that grow, of a length that does not matter.
@@ -105,11 +107,14 @@ impl Bucket {
                 self.live.remove(&(key.clone(), None));
                 self.tell(&key, None, "ObjectRemoved:Delete", "DELETE", "");
             }
-            // What this is about is looked at, and is as it was.
-            _ => self.pending.push(format!(
-                r#"{{"eventSource":"aws:s3","eventName":"ObjectTagging:Put","eventTime":"2026-03-04T10:00:00Z","s3":{{"bucket":{{"name":"b"}},"object":{{"key":"elsewhere/{}"}}}}}}"#,
-                self.changes
-            )),
+            // What this is about is looked at.
+            _ => {
+                let key = if self.touches { key } else { format!("elsewhere/{}", self.changes) };
+                let encoded: String = url::form_urlencoded::byte_serialize(key.as_bytes()).collect();
+                self.pending.push(format!(
+                    r#"{{"eventSource":"aws:s3","eventName":"ObjectTagging:Put","eventTime":"2026-03-04T10:00:00Z","s3":{{"bucket":{{"name":"b"}},"object":{{"key":"{encoded}"}}}}}}"#
+                ));
+            }
         }
     }
 
@@ -165,7 +170,7 @@ async fn journal(lake: &Lakehouse) -> (BTreeSet<Told>, usize) {
     for batch in rows(lake, "SELECT key, version_id, sequence_number, record_type FROM i.journal").await {
         let text = |column: usize| batch.column(column).as_string::<i32>();
         for row in 0..batch.num_rows() {
-            let kind = ["CREATE", "DELETE"].into_iter().find(|kind| *kind == text(3).value(row)).unwrap();
+            let kind = ["CREATE", "DELETE", "UPDATE_METADATA"].into_iter().find(|kind| *kind == text(3).value(row)).unwrap();
             let version = text(1).is_valid(row).then(|| text(1).value(row).to_string());
             let (key, sequence) = (text(0).value(row).to_string(), text(2).value(row).to_string());
             if sequence.len() > 32 {
@@ -194,7 +199,7 @@ enum Kind {
 async fn history(seed: u64, kind: Kind) {
     let (versioned, loses, lists) =
         (kind == Kind::AllComeOfVersions, kind == Kind::SomeAreLost, kind == Kind::AllComeBesideListings);
-    let mut bucket = Bucket::new(seed, versioned);
+    let mut bucket = Bucket::new(seed, versioned, loses || lists);
     let scratch = tempfile::tempdir().unwrap();
     let plan = FaultPlan::default();
     let mut lake = open(scratch.path(), &bucket, &plan).await;
