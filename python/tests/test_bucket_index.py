@@ -3,17 +3,20 @@
 import contextlib
 import hashlib
 import hmac
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 
@@ -235,6 +238,66 @@ def test_buckets_that_cannot_be_indexed(tmp_path, seaweedfs, monkeypatch):
             lake.create_metadata_index("docs", str(tmp_path), events="sqs://queue")
         with pytest.raises(tarndb.InvalidInputError, match="secret"):
             lake.create_metadata_index("docs", "s3://lake", events="http://127.0.0.1:1/x")
+
+
+class ListsOnly(http.server.BaseHTTPRequestHandler):
+    """A bucket whose objects may be listed and not read."""
+
+    protocol_version = "HTTP/1.1"
+    objects: dict[str, int] = {}
+    lists = True
+
+    def answer(self, status: int, body: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def do_HEAD(self) -> None:
+        self.answer(403)
+
+    def do_GET(self) -> None:
+        query = parse_qs(urlparse(self.path).query, keep_blank_values=True)
+        if "versioning" in query:
+            return self.answer(200, "<VersioningConfiguration/>")
+        if not self.lists:
+            return self.answer(403, "<Error><Code>AccessDenied</Code><Message>not now</Message></Error>")
+        prefix = query.get("prefix", [""])[0]
+        entry = "<Contents><Key>{}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;{}&quot;</ETag><Size>{}</Size></Contents>"
+        found = "".join(entry.format(key, size, size) for key, size in self.objects.items() if key.startswith(prefix))
+        self.answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>")
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+def test_objects_that_may_only_be_listed(tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), ListsOnly)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    touched = lambda key: {"key": f"/buckets/locked/{key}", "message": {"new_entry": {"name": key}, "new_parent_path": "/buckets/locked"}}
+    try:
+        ListsOnly.objects.update({"a": 1, "ab": 2})
+        options = {"endpoint": f"http://127.0.0.1:{server.server_port}", "reconcile_every": "never"}
+        with tarndb.connect(tmp_path / "lake") as lake:
+            index = lake.create_metadata_index("locked", "s3://locked", options=options)
+            assert inventory(lake, "locked") == {"a": 1, "ab": 2}
+            assert "403" in index.status()["last_error"]
+            ListsOnly.objects["c"] = 3
+            del ListsOnly.objects["a"]
+            assert index.push([touched("c"), touched("a"), touched("ab")])["applied"] == 2
+            assert inventory(lake, "locked") == {"ab": 2, "c": 3}
+            del ListsOnly.objects["c"]
+            assert index.reconcile() == {"created": 0, "overwritten": 0, "deleted": 1}
+            # When nothing is allowed, it is no matter of single objects.
+            ListsOnly.lists = False
+            with pytest.raises(tarndb.UnavailableError):
+                index.push(touched("ab"))
+            assert inventory(lake, "locked") == {"ab": 2}
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def request(url: str, body: bytes | None, headers: dict[str, str] | None = None, method: str = "POST") -> tuple[int, bytes]:

@@ -154,6 +154,11 @@ impl Bucket {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.report());
     }
 
+    /// Forgets what was remembered.
+    pub(crate) fn forget_notes(&self) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// What was not allowed, and is done without.
     pub(crate) fn denied(&self) -> Option<String> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -225,6 +225,31 @@ impl S3 {
         }
     }
 
+    /// Remembers what was not allowed.
+    fn deny(&self, what: &str, error: &Error) {
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if denied.replace(error.to_string()).is_none() {
+            tracing::warn!(bucket = self.bucket, error = error.report(), "{what}");
+        }
+    }
+
+    /// An object as a listing tells of it, which begins with it.
+    async fn look_by_listing(&self, id: &ObjectId, unversioned: bool) -> Result<Option<Present>> {
+        let (listed, rest) = if unversioned || id.version.is_some() {
+            self.page_of_versions(&id.key, None, None).await?
+        } else {
+            self.page(&id.key, None).await?
+        };
+        let found = listed.into_iter().find(|(found, _)| found == id);
+        match (found, rest) {
+            (None, Page::After(Marker::Version { key, .. })) if key.as_ref() == Some(&id.key) => {
+                Err(Error::new(ErrorKind::Unavailable, "an object has too many versions to find one")
+                    .with_context("key", &id.key))
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
     /// The tags of an object; `None` where it is not allowed to read them, or nobody has them.
     async fn add_tags(&self, id: &ObjectId, state: &mut ObjectState) -> Result<()> {
         let request = self.client.get_object_tagging().bucket(&self.bucket).key(&id.key).set_version_id(id.version.clone());
@@ -236,12 +261,7 @@ impl S3 {
             // It went since.
             Err(error) if status(&error) == Some(404) => {}
             Err(error) if matches!(status(&error), Some(403 | 405 | 501)) => {
-                let told = failed("tags of objects cannot be read", error).to_string();
-                let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-                if denied.is_none() {
-                    tracing::warn!(bucket = self.bucket, error = told, "tags are left out of a metadata index");
-                }
-                *denied = Some(told);
+                self.deny("tags are left out", &failed("tags of objects cannot be read", error));
             }
             Err(error) => return Err(failed("tags of an object cannot be read", error).with_context("key", &id.key)),
         }
@@ -304,10 +324,11 @@ impl Objects for S3 {
                 let state = ObjectState { size: Some(0), ..ObjectState::default() };
                 Ok(Some((id.clone(), Change::MarkedDeleted(state))))
             }
-            // Not this object: encrypted with a key of its owner's, not ours to read, or of a name that nobody can have.
+            // Not this object: encrypted with a key of its owner's, not ours to read. A listing tells whether it is there; when that is
+            // refused too, it is not about this object.
             Err(error) if matches!(status(&error), Some(400 | 403 | 405)) => {
-                let refused = failed("an object cannot be read", error).to_string();
-                Err(Error::unsupported(refused).with_context("key", &id.key))
+                self.deny("objects are indexed as far as listings tell", &failed("an object cannot be read", error));
+                self.look_by_listing(id, unversioned).await
             }
             Err(error) => Err(failed("an object cannot be read", error).with_context("key", &id.key)),
         }

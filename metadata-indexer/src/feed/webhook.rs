@@ -173,7 +173,8 @@ impl EventSource for Webhook {
 /// Serves one connection, until it ends, takes too long to say what it wants, or is told to stop and has had time to take its answer.
 async fn serve(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    // One answer, which fits into what the system keeps for who does not read it.
+    server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
     let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -16,6 +16,9 @@ use crate::record::{Change, ObjectId, Origin, Record, Sequence};
 /// Requests about single objects that are open at once.
 const LOOKED_AT_ONCE: usize = 64;
 
+/// Objects that are not listed any more and are asked for while nobody else writes.
+const ASKED_FOR: usize = 1000;
+
 /// Objects that events may touch during a listing before all of them count as touched.
 const TOUCHED_AT_MOST: usize = 1_000_000;
 
@@ -105,6 +108,7 @@ impl Index {
         self.begin_listing();
         let mut looked = Looked::default();
         let mut seen = HashSet::new();
+        bucket.forget_notes();
         let mut parts = bucket.list().await?;
         while let Some(part) = parts.next().await {
             let part: Vec<Present> = part?.into_iter().filter(|(id, _)| bucket.has(&id.key)).collect();
@@ -119,7 +123,9 @@ impl Index {
             *guard = Some(writer);
             others
         };
-        looked.add(self.record_listed(lake, bucket, gone.into_iter().map(|id| (id, None)).collect()).await?);
+        for gone in gone.chunks(ASKED_FOR) {
+            looked.add(self.record_listed(lake, bucket, gone.iter().map(|id| (id.clone(), None)).collect()).await?);
+        }
         *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(looked)
     }
@@ -163,8 +169,10 @@ impl Index {
             found.push((id, present.map(|present| merged(present, told))));
         }
         for (id, _) in answers.refused {
-            // It is there, for it was listed; what was not listed may be there.
-            if let Some(Some(told)) = listed.get(&id) {
+            // It is there, for it was listed; what was not listed may be there, and what events told of may be another by now.
+            if !self.is_touched(&id)
+                && let Some(Some(told)) = listed.get(&id)
+            {
                 found.push((id, Some(told.clone())));
             }
         }

@@ -13,6 +13,9 @@ use crate::event::{Dead, News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Record, Sequence};
 use crate::source::Source;
 
+/// Bytes that a key has at most, in any store.
+const LONGEST_KEY: usize = 1024;
+
 /// What a message, or many, are for this index.
 #[derive(Debug, Default)]
 struct Sorted {
@@ -29,6 +32,11 @@ fn sorted(bucket: &Bucket, parts: Vec<Parsed>) -> Sorted {
         match part {
             Parsed::Event(event) if event.bucket != bucket.name() => {
                 let reason = format!("the event is about the bucket `{}`, and the index about `{}`", event.bucket, bucket.name());
+                sorted.dead.push(Dead::new(reason, event.id.key.as_bytes()));
+            }
+            Parsed::Event(event) if event.id.key.len() > LONGEST_KEY => {
+                let reason =
+                    format!("the key of an event has {} bytes, and no store takes more than {LONGEST_KEY}", event.id.key.len());
                 sorted.dead.push(Dead::new(reason, event.id.key.as_bytes()));
             }
             Parsed::Event(event) if bucket.has(&event.id.key) => sorted.events.push(event),

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrow::array::Array;
 use futures::TryStreamExt;
-use tarndb_core::{Error, Lakehouse, Result, RowChange, Table};
+use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, Table};
 
 use super::key_index::{self, KeyHash, KeyIndex, Known};
 use super::upkeep;
@@ -249,17 +249,21 @@ impl Writer {
 
     async fn keep_up(&mut self, lake: &Lakehouse) -> Result<()> {
         let today = today(lake);
-        if self.shortened.replace(today) != Some(today) {
-            let Some(days) = tables::options(&self.journal)?.journal_retention_days()? else { return Ok(()) };
+        if self.shortened.replace(today) != Some(today)
+            && let Some(days) = tables::options(&self.journal)?.journal_retention_days()?
+        {
             let before = timestamp((today - i64::from(days)).saturating_mul(DAY));
             lake.delete(&self.names.journal, &format!("record_timestamp < {before}")).await?;
-            self.journal = lake.table(&self.names.journal).await?;
-            return Ok(());
         }
-        upkeep::keep_up(lake, &self.names.journal, self.batch).await?;
-        upkeep::keep_up(lake, &self.names.inventory, self.batch).await?;
-        self.journal = lake.table(&self.names.journal).await?;
-        self.inventory = lake.table(&self.names.inventory).await?;
+        if self.batch.is_multiple_of(upkeep::EVERY) {
+            upkeep::keep_up(lake, &self.names.journal, self.batch).await?;
+            upkeep::keep_up(lake, &self.names.inventory, self.batch).await?;
+        }
+        let (inventory, journal) = (lake.table(&self.names.inventory).await?, lake.table(&self.names.journal).await?);
+        if batches(&journal)? != self.batch || batches(&inventory)? != self.batch {
+            return Err(Error::new(ErrorKind::CommitConflict, "another process wrote to the metadata index during upkeep"));
+        }
+        (self.inventory, self.journal) = (inventory, journal);
         self.keys.read_new_files(lake, &self.inventory).await?;
         self.keys.forget_empty_files();
         Ok(())

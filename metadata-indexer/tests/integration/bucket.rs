@@ -114,6 +114,29 @@ async fn objects_are_looked_at() {
     lake.close().await;
 }
 
+/// There is upkeep although no process writes often.
+#[tokio::test(flavor = "multi_thread")]
+async fn upkeep_by_processes_that_write_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = Arc::new(InMemory::new());
+    let open = || async {
+        let indexer = MetadataIndexer::default().with_object_store("gs://photos", Arc::clone(&store) as _);
+        Lakehouse::builder(scratch.path().to_str().unwrap()).with_extension(Arc::new(indexer)).build().await.unwrap()
+    };
+    let options = IndexOptions::default().with("fetch", "none").unwrap().with("journal_retention", "30 days").unwrap();
+    let options = options.with("reconcile_every", "never").unwrap();
+    open().await.create_metadata_index_with("i", "gs://photos", &options).await.unwrap().stop().await;
+    for change in 1..=40 {
+        let index = open().await.metadata_index("i").await.unwrap();
+        assert_eq!(index.push(&message(&[created("photos", "a", change, change)])).await.unwrap().applied, 1);
+    }
+    let lake = open().await;
+    let files: usize = lines(&rows(&lake, "SELECT count(*) FROM i.\"journal$files\"").await)[0].parse().unwrap();
+    assert!(files <= 20, "{files} files of the journal");
+    assert_eq!(lines(&rows(&lake, "SELECT count(*) FROM i.journal").await), ["40"]);
+    assert_eq!(lines(&rows(&lake, "SELECT size FROM i.inventory").await), ["40"]);
+}
+
 /// Objects that the store does not tell of are indexed as far as their events tell.
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_that_cannot_be_looked_at() {
@@ -132,6 +155,8 @@ async fn objects_that_cannot_be_looked_at() {
     assert_eq!(lines(&rows(&lake, keys).await), ["a", "folder/", "x//y"]);
     assert_eq!(index.reconcile().await.unwrap(), Synced::default(), "what cannot be looked at is not taken for gone");
     // What no time is stops nothing.
+    let long = message(&[created("photos", &"k".repeat(1025), 9, 1)]);
+    assert_eq!(index.push(&long).await.unwrap().dead, 1);
     let odd = message(&[created("photos", "b", 9, 1), created("photos", "c", 9, 1)]);
     let time = odd.split("\"eventTime\":\"").nth(1).unwrap().split('"').next().unwrap();
     let counts = index.push(&odd.replacen(time, "0001-01-01T00:00:00Z", 1)).await.unwrap();
