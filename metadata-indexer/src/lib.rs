@@ -7,9 +7,11 @@
 //! * [`indexer`]: the extension, and the indexes of a lake; [`handle`]: their methods; [`statements`]: their SQL; [`options`].
 //! * [`index`]: one index, what it writes and when.
 //! * [`source`]: what is indexed: a [`folder`], or a [`bucket`], of which [`stores`] are the user's own.
+//! * [`aws`]: what Amazon's services have in common.
 //! * [`event`]: what stores tell of their objects; [`feed`]: how that comes here.
 //! * [`record`], [`tables`]: changes of objects, and the tables that hold them.
 
+mod aws;
 mod bucket;
 mod event;
 mod feed;

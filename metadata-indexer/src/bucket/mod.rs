@@ -16,8 +16,6 @@ use object_store::ObjectStore;
 use tarndb_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 
-pub(crate) use s3::aws_config;
-
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId};
 

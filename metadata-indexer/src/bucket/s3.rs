@@ -3,34 +3,26 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{EncodingType, ServerSideEncryption};
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tarndb_core::{Error, ErrorKind, Result};
 
 use super::{Objects, Present, Which};
+use crate::aws::{self, failed};
 use crate::event::form_decoded;
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId, ObjectState};
 
 /// What a bucket's answer about versions has in it when there are versions, or were.
 const STATUS: &[u8] = b"<Status>";
-
-/// How long a connection, and an attempt of a request, may take. A queue is asked to answer within 20 seconds.
-const CONNECT: Duration = Duration::from_secs(5);
-const ATTEMPT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct S3 {
@@ -54,36 +46,6 @@ enum Marker {
     Version { key: Option<String>, version: Option<String> },
 }
 
-/// Credentials, region and endpoint from the environment and AWS's files and services, and from what the options say.
-pub(crate) async fn aws_config(options: &IndexOptions) -> SdkConfig {
-    let client = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build();
-    let mut config = aws_config::defaults(BehaviorVersion::latest()).http_client(client).timeout_config(timeouts);
-    if let Some(region) = options.region() {
-        config = config.region(Region::new(region.to_string()));
-    }
-    if let Some(endpoint) = options.endpoint() {
-        config = config.endpoint_url(endpoint);
-    }
-    config.load().await
-}
-
-/// What went wrong in a request, without what it was signed with.
-fn failed<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(
-    what: &str,
-    error: SdkError<E, HttpResponse>,
-) -> Error {
-    let told = match (error.code(), error.message()) {
-        (Some(code), Some(message)) => format!("{what}: {code}: {message}"),
-        (Some(code), None) => format!("{what}: {code}"),
-        _ => match error.raw_response() {
-            Some(response) => format!("{what}: HTTP status {}", response.status().as_u16()),
-            None => what.to_string(),
-        },
-    };
-    Error::new(ErrorKind::Unavailable, told).with_source(error)
-}
-
 fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
@@ -92,18 +54,16 @@ fn micros(time: Option<&DateTime>) -> Option<i64> {
     time.and_then(|time| i64::try_from(time.as_nanos() / 1000).ok())
 }
 
-fn tag(text: Option<&str>) -> Option<String> {
-    text.map(|tag| tag.trim_matches('"').to_string())
+/// What the tag of a content and its time tell.
+fn content(e_tag: Option<&str>, last_modified: Option<&DateTime>) -> ObjectState {
+    let e_tag = e_tag.map(|tag| tag.trim_matches('"').to_string());
+    let is_multipart = e_tag.as_ref().map(|tag| tag.contains('-'));
+    ObjectState { e_tag, is_multipart, last_modified: micros(last_modified), ..ObjectState::default() }
 }
 
 impl S3 {
     pub(super) async fn open(bucket: &str, options: &IndexOptions) -> Result<Self> {
-        let config = aws_config(options).await;
-        if config.region().is_none() {
-            return Err(Error::invalid_input(
-                "the region of the bucket is not known: set AWS_REGION, or the option `region` of the metadata index",
-            ));
-        }
+        let config = aws::config(options).await?;
         // A bucket is a name in front of the host at Amazon only.
         let by_path = config.endpoint_url().is_some();
         let config = aws_sdk_s3::config::Builder::from(&config).force_path_style(by_path).build();
@@ -136,17 +96,13 @@ impl S3 {
         let mut objects = Vec::new();
         for object in page.contents() {
             let Some(key) = object.key() else { continue };
-            let e_tag = tag(object.e_tag());
-            let state = ObjectState {
+            let listed = ObjectState {
                 size: object.size(),
-                last_modified: micros(object.last_modified()),
-                is_multipart: e_tag.as_ref().map(|tag| tag.contains('-')),
-                e_tag,
                 storage_class: object.storage_class().map(|class| class.as_str().to_string()),
                 checksum_algorithm: object.checksum_algorithm().first().map(|algorithm| algorithm.as_str().to_string()),
-                ..ObjectState::default()
+                ..content(object.e_tag(), object.last_modified())
             };
-            objects.push((ObjectId::of_key(decoded(key, encoded)?), Change::Created(state)));
+            objects.push((ObjectId::of_key(decoded(key, encoded)?), Change::Created(listed)));
         }
         let next = page.next_continuation_token().filter(|_| page.is_truncated().unwrap_or(false));
         Ok((objects, next.map_or(Page::End, |token| Page::After(Marker::Token(token.to_string())))))
@@ -164,17 +120,13 @@ impl S3 {
         let mut objects = Vec::new();
         for object in page.versions() {
             let Some(key) = object.key() else { continue };
-            let e_tag = tag(object.e_tag());
-            let state = ObjectState {
+            let listed = ObjectState {
                 size: object.size(),
-                last_modified: micros(object.last_modified()),
-                is_multipart: e_tag.as_ref().map(|tag| tag.contains('-')),
-                e_tag,
                 storage_class: object.storage_class().map(|class| class.as_str().to_string()),
                 checksum_algorithm: object.checksum_algorithm().first().map(|algorithm| algorithm.as_str().to_string()),
-                ..ObjectState::default()
+                ..content(object.e_tag(), object.last_modified())
             };
-            objects.push((id(key, object.version_id())?, Change::Created(state)));
+            objects.push((id(key, object.version_id())?, Change::Created(listed)));
         }
         for marker in page.delete_markers() {
             let Some(key) = marker.key() else { continue };
@@ -200,7 +152,6 @@ impl S3 {
             ServerSideEncryption::AwsKmsDsse => "DSSE-KMS",
             other => other.as_str(),
         });
-        let e_tag = tag(found.e_tag());
         let checksum = [
             ("CRC64NVME", found.checksum_crc64_nvme()),
             ("CRC32", found.checksum_crc32()),
@@ -211,9 +162,6 @@ impl S3 {
         let metadata = found.metadata().cloned().unwrap_or_default();
         ObjectState {
             size: found.content_length(),
-            last_modified: micros(found.last_modified()),
-            is_multipart: e_tag.as_ref().map(|tag| tag.contains('-')),
-            e_tag,
             // What is not said is the standard class.
             storage_class: Some(found.storage_class().map_or("STANDARD", |class| class.as_str()).to_string()),
             encryption_status: encryption.or(found.sse_customer_algorithm().map(|_| "SSE-C")).map(str::to_string),
@@ -221,7 +169,7 @@ impl S3 {
             kms_key_arn: found.ssekms_key_id().map(str::to_string),
             checksum_algorithm: checksum.iter().find(|(_, sum)| sum.is_some()).map(|(name, _)| (*name).to_string()),
             user_metadata: fetch.metadata.then(|| metadata.into_iter().collect()),
-            tags: None,
+            ..content(found.e_tag(), found.last_modified())
         }
     }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message};
 use futures::StreamExt;
 use futures::future::join_all;
@@ -13,7 +12,7 @@ use tarndb_core::{Error, ErrorKind, Result};
 use tokio::sync::watch;
 
 use super::{EventSource, Events, stopped};
-use crate::bucket::aws_config;
+use crate::aws::{self, failed};
 use crate::event::{self, Dead, Parsed};
 use crate::options::IndexOptions;
 
@@ -38,23 +37,9 @@ pub(super) struct Queue {
     url: String,
 }
 
-fn failed<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(what: &str, error: E) -> Error {
-    let told = match (error.code(), error.message()) {
-        (Some(code), Some(message)) => format!("{what}: {code}: {message}"),
-        (Some(code), None) => format!("{what}: {code}"),
-        _ => format!("{what}: {}", DisplayErrorContext(&error)),
-    };
-    Error::new(ErrorKind::Unavailable, told)
-}
-
 impl Queue {
     pub(super) async fn open(account: Option<String>, name: &str, options: &IndexOptions) -> Result<Self> {
-        let config = aws_config(options).await;
-        if config.region().is_none() {
-            return Err(Error::invalid_input(
-                "the region of the queue is not known: set AWS_REGION, or the option `region` of the metadata index",
-            ));
-        }
+        let config = aws::config(options).await?;
         let client = Client::new(&config);
         let found = client.get_queue_url().queue_name(name).set_queue_owner_aws_account_id(account).send().await;
         let found = found.map_err(|e| failed("the queue of events cannot be used", e).with_context("queue", name))?;

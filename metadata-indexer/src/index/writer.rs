@@ -1,7 +1,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use arrow::array::Array;
 use futures::TryStreamExt;
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, Table};
 
@@ -10,7 +9,8 @@ use super::upkeep;
 use crate::event::Dead;
 use crate::folder::is_below;
 use crate::record::{
-    Change, ObjectId, ObjectState, Record, Sequence, dead_letter_rows, inventory_rows, journal_rows, objects, records, text, time,
+    Change, ObjectId, ObjectState, Record, Sequence, dead_letter_rows, ids, inventory_rows, journal_rows, objects, records, text,
+    time,
 };
 use crate::tables::{self, TableNames};
 
@@ -142,11 +142,8 @@ impl Writer {
         let columns = ["key", "version_id", "sequence_number", "record_timestamp"].map(str::to_string);
         let mut rows = lake.scan(&self.journal, Some(&columns), Some(&condition), None).await?;
         while let Some(batch) = rows.try_next().await? {
-            let (keys, versions, sequences) =
-                (text(&batch, "key")?, text(&batch, "version_id")?, text(&batch, "sequence_number")?);
-            for row in 0..batch.num_rows() {
-                let version = versions.is_valid(row).then(|| versions.value(row).to_string());
-                let id = ObjectId { key: keys.value(row).to_string(), version };
+            let sequences = text(&batch, "sequence_number")?;
+            for (row, id) in ids(&batch)?.into_iter().enumerate() {
                 let sequence = Sequence::parse(sequences.value(row))?;
                 // An older one than the inventory has was followed by something; a newer one is replayed.
                 if self.keys.get(&id).is_none() && self.keys.newest(&id).is_none_or(|newest| newest < sequence) {
@@ -324,11 +321,9 @@ impl Writer {
         let mut rows = lake.scan(&self.journal, Some(&columns), Some(&condition), None).await?;
         let mut found = HashSet::new();
         while let Some(batch) = rows.try_next().await? {
-            let (keys, versions, sequences) =
-                (text(&batch, "key")?, text(&batch, "version_id")?, text(&batch, "sequence_number")?);
-            for row in 0..batch.num_rows() {
-                let version = versions.is_valid(row).then(|| versions.value(row));
-                let change = (key_index::hash_of(keys.value(row), version), Sequence::parse(sequences.value(row))?);
+            let sequences = text(&batch, "sequence_number")?;
+            for (row, id) in ids(&batch)?.iter().enumerate() {
+                let change = (key_index::hash(id), Sequence::parse(sequences.value(row))?);
                 if wanted.contains(&change) {
                     found.insert(change);
                 }
@@ -379,14 +374,7 @@ impl Writer {
         let mut rows = lake.scan(&self.inventory, Some(&columns), condition, None).await?;
         let mut objects = Vec::new();
         while let Some(batch) = rows.try_next().await? {
-            let (keys, versions) = (text(&batch, "key")?, text(&batch, "version_id")?);
-            for row in 0..batch.num_rows() {
-                let version = versions.is_valid(row).then(|| versions.value(row).to_string());
-                let id = ObjectId { key: keys.value(row).to_string(), version };
-                if keep(&id) {
-                    objects.push(id);
-                }
-            }
+            objects.extend(ids(&batch)?.into_iter().filter(|id| keep(id)));
         }
         Ok(objects)
     }

@@ -5,7 +5,7 @@ mod sequence;
 
 use std::collections::BTreeMap;
 
-pub(crate) use rows::{dead_letter_rows, inventory_rows, journal_rows, missing, objects, records, text, time};
+pub(crate) use rows::{dead_letter_rows, ids, inventory_rows, journal_rows, missing, objects, records, text, time};
 pub(crate) use sequence::Sequence;
 
 /// What is known of an object without reading it: S3 Metadata's columns, of which a store may not tell all.

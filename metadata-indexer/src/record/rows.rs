@@ -191,14 +191,17 @@ impl Rows<'_> {
     }
 }
 
+/// The objects that rows of either table are about.
+pub(crate) fn ids(batch: &RecordBatch) -> Result<Vec<ObjectId>> {
+    let rows = Rows(batch);
+    let id = |row| Ok(ObjectId { key: rows.required("key", row)?, version: rows.text("version_id", row)? });
+    (0..batch.num_rows()).map(id).collect()
+}
+
 /// The objects that rows of the inventory are.
 pub(crate) fn objects(batch: &RecordBatch) -> Result<Vec<(ObjectId, ObjectState)>> {
     let rows = Rows(batch);
-    let object = |row| {
-        let id = ObjectId { key: rows.required("key", row)?, version: rows.text("version_id", row)? };
-        Ok((id, rows.state(row)?))
-    };
-    (0..batch.num_rows()).map(object).collect()
+    ids(batch)?.into_iter().enumerate().map(|(row, id)| Ok((id, rows.state(row)?))).collect()
 }
 
 /// A time of a row, in microseconds since 1970.
