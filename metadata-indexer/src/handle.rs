@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use tarndb_core::{Error, Lakehouse, Result};
 
 use crate::event;
+use crate::extract::Extractor;
 use crate::index::{EventCounts, Index, IndexStatus, Synced};
 use crate::indexer::MetadataIndexer;
 use crate::options::IndexOptions;
@@ -91,6 +92,13 @@ pub trait MetadataIndexes {
     /// Also `InvalidInput` for options that do not fit the source, `Unavailable` for a source of events that cannot be used.
     async fn create_metadata_index_with(&self, name: &str, source: &str, options: &IndexOptions) -> Result<MetadataIndex>;
 
+    /// Lets indexes of this lake use an extractor: their option `extract` names it. An index that names one needs it in each process that
+    /// follows it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that it cannot have.
+    fn register_extractor(&self, extractor: Arc<dyn Extractor>) -> Result<()>;
+
     /// The index named `name`.
     ///
     /// # Errors
@@ -119,6 +127,10 @@ impl MetadataIndexes for Lakehouse {
     async fn create_metadata_index_with(&self, name: &str, source: &str, options: &IndexOptions) -> Result<MetadataIndex> {
         let index = indexer(self)?.create(self, name, source, options, false).await?;
         Ok(MetadataIndex { lake: self.clone(), index })
+    }
+
+    fn register_extractor(&self, extractor: Arc<dyn Extractor>) -> Result<()> {
+        indexer(self)?.extractors().register(extractor)
     }
 
     async fn metadata_index(&self, name: &str) -> Result<MetadataIndex> {

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use object_store::ObjectStore;
 use tarndb_core::{Error, ErrorKind, Extension, Lakehouse, QueryResult, Result};
 
+use crate::extract::Extractors;
 use crate::index::{Index, IndexStatus, Synced};
 use crate::options::IndexOptions;
 use crate::source::Source;
@@ -21,6 +22,7 @@ pub struct MetadataIndexer {
     /// Those that this process has used.
     indexes: Mutex<HashMap<String, Arc<Index>>>,
     stores: Stores,
+    extractors: Extractors,
 }
 
 impl Drop for MetadataIndexer {
@@ -36,6 +38,18 @@ impl MetadataIndexer {
     pub fn with_object_store(mut self, url: &str, store: Arc<dyn ObjectStore>) -> Self {
         self.stores.add(url, store);
         self
+    }
+
+    /// With extractors of the caller's own, which indexes may name in their option `extract`. Those that are registered later count
+    /// too.
+    #[must_use]
+    pub fn with_extractors(mut self, extractors: &Extractors) -> Self {
+        self.extractors = extractors.clone();
+        self
+    }
+
+    pub(crate) fn extractors(&self) -> &Extractors {
+        &self.extractors
     }
 
     fn used(&self) -> Vec<Arc<Index>> {
@@ -55,7 +69,8 @@ impl MetadataIndexer {
         };
         let source = tables::source(&journal).ok_or_else(unknown)?;
         let (options, mounted) = (tables::options(&journal)?, tables::is_mounted(&journal));
-        let index = Index::new(name, Source::of_url(source, lake.location(), mounted, &options, &self.stores)?, options);
+        let source_of_index = Source::of_url(source, lake.location(), mounted, &options, &self.stores)?;
+        let index = Index::new(name, source_of_index, options, self.extractors.clone())?;
         let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(match indexes.entry(name.to_string()) {
             Entry::Occupied(known) if known.get().source() == source && known.get().options() == index.options() => {
@@ -80,6 +95,7 @@ impl MetadataIndexer {
         if_not_exists: bool,
     ) -> Result<Arc<Index>> {
         statements::check_name(name)?;
+        self.extractors.named(&options.extract()?)?;
         let open = || Source::open(source, lake.location(), options, &self.stores);
         match self.index(lake, name).await {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -177,6 +193,8 @@ fn synced(synced: Synced) -> Result<QueryResult> {
 
 fn shown(statuses: &[IndexStatus]) -> Result<QueryResult> {
     let texts = |of: fn(&IndexStatus) -> String| Arc::new(StringArray::from_iter_values(statuses.iter().map(of))) as ArrayRef;
+    let annotated: Int64Array =
+        statuses.iter().map(|status| status.annotated.and_then(|annotated| i64::try_from(annotated).ok())).collect();
     let lags: Int64Array = statuses.iter().map(|status| status.lag_ms.and_then(|lag| i64::try_from(lag).ok())).collect();
     let errors: StringArray = statuses.iter().map(|status| status.last_error.as_deref()).collect();
     result(vec![
@@ -185,6 +203,7 @@ fn shown(statuses: &[IndexStatus]) -> Result<QueryResult> {
         ("state", texts(|status| status.state.to_string()), false),
         ("objects", numbers(statuses.iter().map(|status| status.objects)), false),
         ("changes", numbers(statuses.iter().map(|status| status.changes)), false),
+        ("annotated", Arc::new(annotated), true),
         ("events", numbers(statuses.iter().map(|status| status.events.received)), false),
         ("dead_events", numbers(statuses.iter().map(|status| status.events.dead)), false),
         ("lag_ms", Arc::new(lags), true),

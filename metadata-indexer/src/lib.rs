@@ -8,12 +8,14 @@
 //! * [`index`]: one index, what it writes and when.
 //! * [`source`]: what is indexed: a [`folder`], or a [`bucket`], of which [`stores`] are the user's own.
 //! * [`aws`]: what Amazon's services have in common.
+//! * [`extract`]: what is learnt from contents, for the table `annotations`.
 //! * [`event`]: what stores tell of their objects; [`feed`]: how that comes here.
 //! * [`record`], [`tables`]: changes of objects, and the tables that hold them.
 
 mod aws;
 mod bucket;
 mod event;
+mod extract;
 mod feed;
 mod folder;
 #[cfg(feature = "fuzzing")]
@@ -29,6 +31,7 @@ mod statements;
 mod stores;
 mod tables;
 
+pub use extract::{Content, Extractor, Extractors};
 pub use handle::{MetadataIndex, MetadataIndexes};
 pub use index::{EventCounts, IndexState, IndexStatus, Synced};
 pub use indexer::MetadataIndexer;

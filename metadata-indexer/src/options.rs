@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tarndb_core::{Error, Result};
 
+use crate::extract::is_name;
+
 /// How a metadata index is kept: the options of `CREATE METADATA INDEX … WITH (name = 'value', …)`.
 ///
 /// | Option | Meaning |
@@ -14,6 +16,7 @@ use tarndb_core::{Error, Result};
 /// | `endpoint` | Where the store and the queue are, when that is not said by the environment |
 /// | `region` | The region of the store and the queue, likewise |
 /// | `fetch` | What is asked of the store for each new object: `metadata`, `tags`, both with a comma between them, or `none`. Both, where nothing is said |
+/// | `extract` | What is learnt from the content of objects, for the table `annotations`: `media` (media type, size and EXIF of images), `parquet` (rows and columns), `text` (lines and encoding), and names of the user's own [`Extractor`](crate::Extractor)s, with commas between them. Nothing, where nothing is said |
 /// | `reconcile_every` | How often the bucket is listed: `10 minutes`, `1 day`, `never`. Without events, each hour; with events from a queue, each day; from HTTP, each hour |
 /// | `journal_retention` | How long changes stay in the journal: `30 days`, at least 15. For ever, where nothing is said |
 ///
@@ -22,8 +25,8 @@ use tarndb_core::{Error, Result};
 pub struct IndexOptions(BTreeMap<&'static str, String>);
 
 /// All options.
-const NAMES: [&str; 8] =
-    ["events", "secret", "allow_remote", "endpoint", "region", "fetch", "reconcile_every", "journal_retention"];
+const NAMES: [&str; 9] =
+    ["events", "secret", "allow_remote", "endpoint", "region", "fetch", "extract", "reconcile_every", "journal_retention"];
 
 /// A journal keeps at least what is needed to know what is told twice or late, in days.
 const SHORTEST_RETENTION: u32 = 15;
@@ -77,6 +80,7 @@ impl IndexOptions {
         self.secret()?;
         self.allow_remote()?;
         self.fetch()?;
+        self.extract()?;
         if self.endpoint().is_some_and(|endpoint| endpoint.contains('@')) {
             return Err(Error::invalid_input("the option `endpoint` of a metadata index has no place for credentials"));
         }
@@ -171,6 +175,19 @@ impl IndexOptions {
         Ok(fetch)
     }
 
+    /// The names of extractors.
+    pub(crate) fn extract(&self) -> Result<Vec<String>> {
+        let Some(text) = self.get("extract") else { return Ok(Vec::new()) };
+        let mut names: Vec<String> = Vec::new();
+        for name in text.split(',').map(str::trim) {
+            if !is_name(name) || names.iter().any(|other| other == name) {
+                return Err(wrong("extract", text, "it is names of extractors, each once, with commas between them"));
+            }
+            names.push(name.to_string());
+        }
+        Ok(names)
+    }
+
     /// `None` is for ever.
     pub(crate) fn journal_retention_days(&self) -> Result<Option<u32>> {
         let Some(text) = self.get("journal_retention") else { return Ok(None) };
@@ -252,6 +269,9 @@ mod tests {
             ("endpoint", "http://user:hunter2@127.0.0.1"),
             ("allow_remote", "yes"),
             ("fetch", "all"),
+            ("extract", "media,,text"),
+            ("extract", "media,media"),
+            ("extract", "it's"),
             ("reconcile_every", "0 days"),
             ("reconcile_every", "1 month"),
             ("journal_retention", "14 days"),
@@ -263,7 +283,8 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name} {value}");
             assert!(!error.to_string().contains("hunter2"));
         }
-        assert_eq!(with("extract", "media").unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(with("extrakt", "media").unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(with("extract", "media, my-cat_2").unwrap().extract().unwrap(), ["media", "my-cat_2"]);
         assert_eq!(with("region", "a").unwrap().with("region", "a").unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 

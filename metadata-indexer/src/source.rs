@@ -1,8 +1,10 @@
 use tarndb_core::{Error, ErrorKind, Result};
 
 use crate::bucket::Bucket;
+use crate::extract::Ranges;
 use crate::folder::Folder;
 use crate::options::IndexOptions;
+use crate::record::ObjectId;
 use crate::stores::Stores;
 
 /// What is indexed.
@@ -21,7 +23,7 @@ impl Source {
         if let Some(bucket) = Bucket::open(location, options, stores.get(location))? {
             return Ok(Self::Bucket(bucket));
         }
-        if let Some((name, _)) = options.iter().find(|(name, _)| *name != "journal_retention") {
+        if let Some((name, _)) = options.iter().find(|(name, _)| !["journal_retention", "extract"].contains(name)) {
             let message = format!("the option `{name}` is for metadata indexes of buckets: folders are watched");
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
@@ -52,6 +54,17 @@ impl Source {
         match self {
             Self::Folder(folder) => folder.url(),
             Self::Bucket(bucket) => bucket.name().to_string(),
+        }
+    }
+
+    /// Where the content of an object is that has this tag.
+    ///
+    /// # Errors
+    /// Those of opening a store.
+    pub(crate) async fn content(&self, id: ObjectId, e_tag: Option<String>) -> Result<Box<dyn Ranges>> {
+        match self {
+            Self::Folder(folder) => Ok(folder.content(&id.key, e_tag)),
+            Self::Bucket(bucket) => bucket.content(id, e_tag).await,
         }
     }
 

@@ -197,8 +197,8 @@ mod tests {
         ] {
             assert_eq!(parse(wrong).unwrap_err().kind(), ErrorKind::InvalidInput, "{wrong}");
         }
-        let option = parse("CREATE METADATA INDEX docs ON 'x' WITH (extract = 'media')").unwrap_err();
+        let option = parse("CREATE METADATA INDEX docs ON 'x' WITH (extrakt = 'media')").unwrap_err();
         assert_eq!(option.kind(), ErrorKind::Unsupported);
-        assert!(option.to_string().contains("extract"));
+        assert!(option.to_string().contains("extrakt"));
     }
 }

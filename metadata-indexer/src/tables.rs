@@ -35,6 +35,11 @@ const OBJECT_COLUMNS: &str = "version_id STRING, is_delete_marker BOOLEAN, size 
      storage_class STRING, is_multipart BOOLEAN, encryption_status STRING, is_bucket_key_enabled BOOLEAN, kms_key_arn STRING, \
      checksum_algorithm STRING, object_tags MAP<STRING, STRING>, user_metadata MAP<STRING, STRING>";
 
+/// What `annotations` has after `sequence_number`, which is that of the object in the inventory when its content was looked at.
+const ANNOTATION_COLUMNS: &str = "version_id STRING, e_tag STRING, annotated_at TIMESTAMP NOT NULL, media_type STRING, \
+     image_width INT, image_height INT, exif MAP<STRING, STRING>, parquet_rows BIGINT, parquet_columns MAP<STRING, STRING>, \
+     text_lines BIGINT, text_encoding STRING, attributes MAP<STRING, STRING>, errors MAP<STRING, STRING>";
+
 const KEY_COLUMNS: &str = "bucket STRING NOT NULL, key STRING NOT NULL, sequence_number STRING NOT NULL";
 
 /// The names of an index's tables in SQL.
@@ -43,6 +48,8 @@ pub(crate) struct TableNames {
     pub(crate) namespace: String,
     pub(crate) journal: String,
     pub(crate) inventory: String,
+    /// What contents tell; it is there when the index has extractors.
+    pub(crate) annotations: String,
     /// What came as an event and was not understood.
     pub(crate) dead_letters: String,
 }
@@ -51,7 +58,8 @@ impl TableNames {
     pub(crate) fn of(index: &str) -> Self {
         let namespace = quoted(index);
         let table = |name: &str| format!("{namespace}.{name}");
-        Self { journal: table("journal"), inventory: table("inventory"), dead_letters: table("dead_letters"), namespace }
+        let (journal, inventory, annotations) = (table("journal"), table("inventory"), table("annotations"));
+        Self { journal, inventory, annotations, dead_letters: table("dead_letters"), namespace }
     }
 }
 
@@ -69,15 +77,17 @@ async fn run(lake: &Lakehouse, statement: &str) -> Result<()> {
 /// `AlreadyExists` when the namespace has a table of such a name.
 pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source, options: &IndexOptions) -> Result<()> {
     run(lake, &format!("CREATE NAMESPACE IF NOT EXISTS {}", names.namespace)).await?;
-    let TableNames { journal, inventory, .. } = names;
+    let TableNames { journal, inventory, annotations, .. } = names;
     // What is left of an index of which the journal was never created, unless someone is about to.
     let oldest_ms = lake.storage().clock().now_ms().saturating_sub(LEFT_AFTER_MS);
-    match lake.table(inventory).await {
-        Ok(left) if self::source(&left).is_some() && left.metadata().last_updated_ms() < oldest_ms => {
-            lake.drop_table(inventory, true).await?;
+    for table in [annotations, inventory] {
+        match lake.table(table).await {
+            Ok(left) if self::source(&left).is_some() && left.metadata().last_updated_ms() < oldest_ms => {
+                lake.drop_table(table, true).await?;
+            }
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
         }
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
     }
     let mut properties = vec![(SOURCE.to_string(), source.url())];
     properties.extend(UPKEEP.map(|(name, value)| (name.to_string(), value.to_string())));
@@ -88,27 +98,33 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source
         properties.iter().map(|(name, value)| format!("'{}' = '{}'", text(name), text(value))).collect();
     let properties = format!("TBLPROPERTIES ({})", properties.join(", "));
     let columns = format!("{KEY_COLUMNS}, {OBJECT_COLUMNS}");
-    run(lake, &format!("CREATE TABLE {inventory} ({columns}) PARTITIONED BY (bucket({INVENTORY_BUCKETS}, key)) {properties}"))
-        .await?;
-    let created = run(
-        lake,
-        &format!(
-            "CREATE TABLE {journal} ({KEY_COLUMNS}, record_type STRING NOT NULL, record_timestamp TIMESTAMP NOT NULL, \
-             {OBJECT_COLUMNS}, requester STRING, source_ip_address STRING, request_id STRING) \
-             PARTITIONED BY (day(record_timestamp)) {properties}"
-        ),
-    )
-    .await;
-    if created.is_err() {
-        lake.drop_table(inventory, true).await?;
+    let by_key = format!("PARTITIONED BY (bucket({INVENTORY_BUCKETS}, key)) {properties}");
+    let mut statements = vec![(inventory, format!("({columns}) {by_key}"))];
+    if !options.extract()?.is_empty() {
+        statements.push((annotations, format!("({KEY_COLUMNS}, {ANNOTATION_COLUMNS}) {by_key}")));
     }
-    created
+    let columns = format!(
+        "{KEY_COLUMNS}, record_type STRING NOT NULL, record_timestamp TIMESTAMP NOT NULL, {OBJECT_COLUMNS}, \
+         requester STRING, source_ip_address STRING, request_id STRING"
+    );
+    statements.push((journal, format!("({columns}) PARTITIONED BY (day(record_timestamp)) {properties}")));
+    let mut made = Vec::new();
+    for (table, definition) in statements {
+        if let Err(error) = run(lake, &format!("CREATE TABLE {table} {definition}")).await {
+            for made in made {
+                lake.drop_table(made, true).await?;
+            }
+            return Err(error);
+        }
+        made.push(table);
+    }
+    Ok(())
 }
 
 /// Drops the tables of an index with their files, and its namespace when nothing else is in it. The journal goes last: until then
 /// there is the index.
 pub(crate) async fn drop(lake: &Lakehouse, names: &TableNames) -> Result<()> {
-    for table in [&names.dead_letters, &names.inventory, &names.journal] {
+    for table in [&names.dead_letters, &names.annotations, &names.inventory, &names.journal] {
         match lake.drop_table(table, true).await {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}

@@ -1,10 +1,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
-use tarndb::{Error, IndexOptions, Lakehouse, MetadataIndexes, Version};
+use tarndb::{Error, IndexOptions, Lakehouse, MetadataIndexer, MetadataIndexes, Version};
 
 use crate::error::to_py;
+use crate::extractor::extractors;
 use crate::input;
 use crate::metadata_index::PyMetadataIndex;
 use crate::not_offered;
@@ -25,7 +27,8 @@ pub(crate) fn connect(
     }
     let location = utf8(&location)?;
     let lake = wait(py, async {
-        let lake = tarndb::connect(location).await?;
+        let indexer = MetadataIndexer::default().with_extractors(extractors());
+        let lake = Lakehouse::builder(location).with_extension(Arc::new(indexer)).build().await?;
         for (key, value) in settings.unwrap_or_default() {
             lake.sql(&format!("SET {key} = '{}'", value.replace('\'', "''"))).await?;
         }
@@ -57,6 +60,13 @@ pub(crate) struct PyLakehouse {
 
 /// Methods to come.
 const PLANNED: [&str; 5] = ["maintain", "maintenance_status", "start_maintenance", "stop_maintenance", "transaction"];
+
+/// Names of extractors, one by one or as the option has them.
+#[derive(FromPyObject)]
+pub(crate) enum Extract {
+    Text(String),
+    Names(Vec<String>),
+}
 
 #[pymethods]
 impl PyLakehouse {
@@ -140,16 +150,16 @@ impl PyLakehouse {
         name: &str,
         source: &str,
         events: Option<&str>,
-        extract: Option<Vec<String>>,
+        extract: Option<Extract>,
         options: Option<BTreeMap<String, String>>,
     ) -> PyResult<PyMetadataIndex> {
-        if extract.is_some_and(|extract| !extract.is_empty()) {
-            return Err(to_py(&Error::unsupported(
-                "extract is not supported yet: nothing is learnt from the content of objects",
-            )));
-        }
-        let given =
-            events.map(|events| ("events".to_string(), events.to_string())).into_iter().chain(options.unwrap_or_default());
+        let extract = extract.map(|extract| match extract {
+            Extract::Text(text) => text,
+            Extract::Names(names) => names.join(","),
+        });
+        let named = [("events", events.map(str::to_string)), ("extract", extract.filter(|extract| !extract.is_empty()))];
+        let named = named.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?)));
+        let given = named.chain(options.unwrap_or_default());
         let options = given.into_iter().try_fold(IndexOptions::default(), |options, (name, value)| options.with(&name, &value));
         let options = options.map_err(|e| to_py(&e))?;
         wait(py, self.lake.create_metadata_index_with(name, source, &options)).map(PyMetadataIndex::new)

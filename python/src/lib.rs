@@ -2,6 +2,7 @@
 #![allow(missing_docs)] // documented for users in the `.pyi` file
 
 mod error;
+mod extractor;
 mod input;
 mod lakehouse;
 mod metadata_index;
@@ -21,7 +22,9 @@ fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<lakehouse::PyLakehouse>()?;
     module.add_class::<table::PyTarnTable>()?;
     module.add_class::<metadata_index::PyMetadataIndex>()?;
+    module.add_class::<extractor::PyContent>()?;
     module.add_class::<result::PyResultSet>()?;
+    module.add_function(wrap_pyfunction!(extractor::register_extractor, module)?)?;
     module.add_function(wrap_pyfunction!(lakehouse::connect, module)?)?;
     module.add_function(wrap_pyfunction!(lakehouse::read_iceberg, module)?)?;
     error::register(py, module)

@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 pub use tarndb_core::*;
 pub use tarndb_metadata_indexer::{
-    EventCounts, IndexOptions, IndexState, IndexStatus, MetadataIndex, MetadataIndexer, MetadataIndexes, Synced,
+    Content, EventCounts, Extractor, Extractors, IndexOptions, IndexState, IndexStatus, MetadataIndex, MetadataIndexer,
+    MetadataIndexes, Synced,
 };
 
 /// Opens the lake at `url`, and creates it when there is none, with all that this package offers: see

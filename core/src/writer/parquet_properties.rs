@@ -22,7 +22,7 @@ pub(super) fn writer_properties(table: &Table) -> Result<WriterPropertiesPtr> {
         |key: &str| -> Result<Option<usize>> { Ok(properties::get::<NonZeroUsize>(metadata, key)?.map(NonZeroUsize::get)) };
     let row_group_bytes = positive(properties::PARQUET_ROW_GROUP_SIZE_BYTES)?.unwrap_or(128 * 1024 * 1024);
     let mut builder = WriterProperties::builder()
-        .set_created_by(format!("tarndb {}", env!("CARGO_PKG_VERSION")))
+        .set_created_by(format!("tarndb version {}", env!("CARGO_PKG_VERSION")))
         .set_compression(compression(metadata)?)
         .set_max_row_group_row_count(Some(MAX_ROW_GROUP_ROWS))
         .set_max_row_group_bytes(Some(row_group_bytes));

@@ -7,6 +7,7 @@ mod s3;
 mod store;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -16,6 +17,7 @@ use object_store::ObjectStore;
 use tarndb_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 
+use crate::extract::{Part, Ranges};
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId};
 
@@ -40,9 +42,29 @@ pub(crate) trait Objects: fmt::Debug + Send + Sync {
     /// An object with what the listing does not tell of it; `None` when it is not there.
     async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>>;
 
+    /// Some bytes of an object; `None` when it is gone, or its tag is another than `e_tag`.
+    ///
+    /// # Errors
+    /// `Unsupported` for what is not ours to read.
+    async fn read(&self, id: &ObjectId, e_tag: Option<&str>, range: Range<u64>) -> Result<Option<Part>>;
+
     /// What was not allowed, and is done without.
     fn denied(&self) -> Option<String> {
         None
+    }
+}
+
+/// One content of an object of a bucket.
+struct Object {
+    objects: Arc<dyn Objects>,
+    id: ObjectId,
+    e_tag: Option<String>,
+}
+
+#[async_trait]
+impl Ranges for Object {
+    async fn read(&self, range: Range<u64>) -> Result<Option<Part>> {
+        self.objects.read(&self.id, self.e_tag.as_deref(), range).await.map_err(of_store)
     }
 }
 
@@ -144,6 +166,14 @@ impl Bucket {
     /// As [`Bucket::list`].
     pub(crate) async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>> {
         self.objects().await?.look(id, which, fetch).await.map_err(of_store)
+    }
+
+    /// Where the content of an object is that has this tag.
+    ///
+    /// # Errors
+    /// As [`Bucket::list`].
+    pub(crate) async fn content(&self, id: ObjectId, e_tag: Option<String>) -> Result<Box<dyn Ranges>> {
+        Ok(Box::new(Object { objects: Arc::clone(self.objects().await?), id, e_tag }))
     }
 
     /// Remembers that an object could not be looked at.

@@ -1,6 +1,7 @@
 //! Amazon S3, and what speaks as it does, through its SDK: `object_store` takes no keys with empty parts, of which buckets are full
 //! (`folder/`), and knows neither tags nor versions.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,6 +12,7 @@ use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{EncodingType, ServerSideEncryption};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tarndb_core::{Error, ErrorKind, Result};
@@ -18,6 +20,7 @@ use tarndb_core::{Error, ErrorKind, Result};
 use super::{Objects, Present, Which};
 use crate::aws::{self, failed};
 use crate::event::form_decoded;
+use crate::extract::Part;
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId, ObjectState};
 
@@ -173,6 +176,12 @@ impl S3 {
         }
     }
 
+    /// The version of an object of a listing, as S3 calls it.
+    fn version(&self, id: &ObjectId) -> Option<String> {
+        let unversioned = || self.lists_versions.load(Ordering::Relaxed).then(|| "null".to_string());
+        id.version.clone().or_else(unversioned)
+    }
+
     /// Remembers what was not allowed.
     fn deny(&self, what: &str, error: &Error) {
         let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,7 +263,7 @@ impl Objects for S3 {
 
     async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>> {
         let unversioned = which == Which::Unversioned && self.lists_versions.load(Ordering::Relaxed);
-        let version = id.version.clone().or_else(|| unversioned.then(|| "null".to_string()));
+        let version = if which == Which::Unversioned { self.version(id) } else { id.version.clone() };
         let request = self.client.head_object().bucket(&self.bucket).key(&id.key).set_version_id(version);
         match request.send().await {
             Ok(found) => {
@@ -280,6 +289,35 @@ impl Objects for S3 {
             }
             Err(error) => Err(failed("an object cannot be read", error).with_context("key", &id.key)),
         }
+    }
+
+    async fn read(&self, id: &ObjectId, tag: Option<&str>, range: Range<u64>) -> Result<Option<Part>> {
+        let request = self.client.get_object().bucket(&self.bucket).key(&id.key).set_version_id(self.version(id));
+        let request = request.range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        let found = match request.set_if_match(tag.map(|tag| format!("\"{tag}\""))).send().await {
+            Ok(found) => found,
+            // Gone, or another by now.
+            Err(error) if matches!(status(&error), Some(404 | 412)) => return Ok(None),
+            // Nothing is there, which is what its size did not tell.
+            Err(error) if status(&error) == Some(416) => return Ok(Some(Part { bytes: Bytes::new(), size: 0 })),
+            Err(error) if matches!(status(&error), Some(400 | 403 | 405)) => {
+                let message = format!("the content of the object `{}` is not ours to read", id.key);
+                return Err(Error::unsupported(message).with_source(failed("an object cannot be read", error)));
+            }
+            Err(error) => return Err(failed("an object cannot be read", error).with_context("key", &id.key)),
+        };
+        // Not every store knows the condition.
+        if tag.is_some_and(|tag| found.e_tag().is_some_and(|found| found.trim_matches('"') != tag)) {
+            return Ok(None);
+        }
+        let size = found.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
+        let size = size.ok_or_else(|| Error::unsupported("the store does not hand out parts of objects"))?;
+        let broken = |e| {
+            let error = Error::new(ErrorKind::Unavailable, "an object cannot be read to the end").with_context("key", &id.key);
+            error.with_source(e)
+        };
+        let bytes = found.body.collect().await.map_err(broken)?.into_bytes();
+        Ok(Some(Part { bytes, size }))
     }
 
     fn denied(&self) -> Option<String> {

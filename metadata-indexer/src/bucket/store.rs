@@ -1,16 +1,18 @@
 //! A bucket through `object_store`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{Attribute, Attributes, GetOptions, ObjectMeta, ObjectStore};
+use object_store::{Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore};
 use tarndb_core::{Error, Result};
 
 use super::{Objects, Present, Which};
+use crate::extract::Part;
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId, ObjectState};
 
@@ -49,8 +51,11 @@ impl Store {
     }
 }
 
+fn e_tag(meta: &ObjectMeta) -> Option<&str> {
+    meta.e_tag.as_deref().map(|tag| tag.trim_start_matches("W/").trim_matches('"'))
+}
+
 fn state(meta: &ObjectMeta, attributes: &Attributes, fetch: Option<Fetch>) -> ObjectState {
-    let e_tag = meta.e_tag.as_deref().map(|tag| tag.trim_start_matches("W/").trim_matches('"').to_string());
     let pairs = attributes.iter().filter_map(|(attribute, value)| match attribute {
         Attribute::Metadata(name) => Some((name.to_ascii_lowercase(), value.as_ref().to_string())),
         _ => None,
@@ -58,7 +63,7 @@ fn state(meta: &ObjectMeta, attributes: &Attributes, fetch: Option<Fetch>) -> Ob
     ObjectState {
         size: i64::try_from(meta.size).ok(),
         last_modified: Some(meta.last_modified.timestamp_micros()),
-        e_tag,
+        e_tag: e_tag(meta).map(str::to_string),
         storage_class: attributes.get(&Attribute::StorageClass).map(|class| class.as_ref().to_string()),
         user_metadata: fetch.filter(|fetch| fetch.metadata).map(|_| pairs.collect()),
         ..ObjectState::default()
@@ -85,6 +90,25 @@ impl Objects for Store {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(Error::from(e).with_context("key", &id.key)),
         }
+    }
+
+    async fn read(&self, id: &ObjectId, tag: Option<&str>, range: Range<u64>) -> Result<Option<Part>> {
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let found = match self.0.get_opts(&path(&id.key)?, options).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(e @ (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })) => {
+                let message = format!("the content of the object `{}` is not ours to read", id.key);
+                return Err(Error::unsupported(message).with_source(e));
+            }
+            Err(e) => return Err(Error::from(e).with_context("key", &id.key)),
+        };
+        if tag.is_some_and(|tag| e_tag(&found.meta) != Some(tag)) {
+            return Ok(None);
+        }
+        let size = found.meta.size;
+        let bytes = found.bytes().await.map_err(|e| Error::from(e).with_context("key", &id.key))?;
+        Ok(Some(Part { bytes, size }))
     }
 }
 

@@ -4,6 +4,7 @@
 //! keeps its own. So whatever may have changed is looked at, one file after the other and by one observer at a time, and what is
 //! found is a change when it is not what is known. Watching ([`watch`]) and listing only say where to look.
 
+mod content;
 pub(crate) mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +16,8 @@ use std::time::UNIX_EPOCH;
 use tarndb_core::{Error, ErrorKind, Result};
 use walkdir::{DirEntry, WalkDir};
 
+use self::content::FileContent;
+use crate::extract::Ranges;
 use crate::record::ObjectState;
 
 /// Keys that are handed on at once.
@@ -179,6 +182,11 @@ impl Folder {
             Err(e) if matches!(e.kind(), IoErrorKind::NotFound | IoErrorKind::NotADirectory) => Ok(None),
             Err(e) => Err(unavailable("the file", &path, e)),
         }
+    }
+
+    /// Where the content of an object is that has this tag.
+    pub(crate) fn content(&self, key: &str, e_tag: Option<String>) -> Box<dyn Ranges> {
+        Box::new(FileContent::new(self.root.join(key), e_tag))
     }
 
     /// Whether there is a folder at a key.

@@ -68,6 +68,12 @@ fn e_tag_hash(e_tag: Option<&str>) -> [u32; 2] {
     [(hash >> 32) as u32, hash as u32]
 }
 
+/// That by which a content of an object is known.
+pub(super) fn content_hash(id: &ObjectId, e_tag: Option<&str>) -> KeyHash {
+    let ([first, second, third], [high, low]) = (hash(id), e_tag_hash(e_tag));
+    [first ^ high, second ^ low, third]
+}
+
 fn slot(key: &KeyHash) -> u64 {
     u64::from(key[0]) << 32 | u64::from(key[1])
 }

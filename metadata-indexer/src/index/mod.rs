@@ -4,8 +4,11 @@
 //! * [`key_index`]: where in the inventory each object is.
 //! * [`observe`]: what is so with a file of a folder, against what is known of it; [`follow_folder`]: when that is looked at.
 //! * [`bucket`]: what is so with an object of a bucket; [`events`]: what its store tells; [`follow_bucket`]: when.
+//! * [`annotate`]: what contents tell, of the objects in the [`backlog`].
 //! * [`upkeep`]: of the tables; [`status`]: how the index is.
 
+mod annotate;
+mod backlog;
 mod bucket;
 mod events;
 mod follow_bucket;
@@ -25,9 +28,11 @@ use tokio::task::JoinHandle;
 
 pub use status::{EventCounts, IndexState, IndexStatus, Synced};
 
+use crate::extract::Extractors;
 use crate::options::IndexOptions;
 use crate::source::Source;
 use crate::tables::{self, TableNames};
+use backlog::Backlog;
 use bucket::Touched;
 use observe::Looked;
 use status::Counters;
@@ -46,6 +51,14 @@ pub(crate) struct Index {
     names: TableNames,
     source: Source,
     options: IndexOptions,
+    extractors: Extractors,
+    /// The names of those that the index uses.
+    extract: Vec<String>,
+    backlog: Arc<Backlog>,
+    /// One looks at contents at a time.
+    annotating: AsyncMutex<()>,
+    /// What is wrong with annotations.
+    annotation_error: Mutex<Option<String>>,
     /// There is none while one is at work, and after it failed.
     writer: AsyncMutex<Option<Writer>>,
     /// One listing at a time.
@@ -63,16 +76,24 @@ pub(crate) struct Index {
 #[derive(Debug)]
 struct Following {
     task: JoinHandle<()>,
+    annotating: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
 }
 
 impl Index {
-    pub(crate) fn new(name: &str, source: Source, options: IndexOptions) -> Self {
-        Self {
+    /// # Errors
+    /// `InvalidInput` for wrong options.
+    pub(crate) fn new(name: &str, source: Source, options: IndexOptions, extractors: Extractors) -> Result<Self> {
+        Ok(Self {
             name: name.to_string(),
             names: TableNames::of(name),
             source,
+            extract: options.extract()?,
             options,
+            extractors,
+            backlog: Arc::default(),
+            annotating: AsyncMutex::default(),
+            annotation_error: Mutex::default(),
             writer: AsyncMutex::default(),
             listing: AsyncMutex::default(),
             touched: Mutex::default(),
@@ -80,7 +101,12 @@ impl Index {
             state: Mutex::default(),
             feed_error: Arc::default(),
             following: AsyncMutex::default(),
-        }
+        })
+    }
+
+    /// Where the writer tells of changes.
+    fn told(&self) -> Option<Arc<Backlog>> {
+        self.annotates().then(|| Arc::clone(&self.backlog))
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -113,10 +139,15 @@ impl Index {
         if following.as_ref().is_some_and(|following| !following.task.is_finished()) {
             return Ok(());
         }
-        *following = Some(match &self.source {
+        let mut started = match &self.source {
             Source::Folder(folder) => self.start_folder(lake, folder).await?,
             Source::Bucket(_) => self.start_bucket(lake).await?,
-        });
+        };
+        if self.annotates() {
+            let annotate = Arc::clone(self).annotate_as_it_comes(lake.downgrade(), started.stop.subscribe());
+            started.annotating = Some(tokio::spawn(annotate));
+        }
+        *following = Some(started);
         Ok(())
     }
 
@@ -141,25 +172,33 @@ impl Index {
         self.set_state(IndexState::Stopped, None);
     }
 
-    async fn end(&self, Following { task, stop }: Following) {
+    async fn end(&self, Following { task, annotating, stop }: Following) {
         stop.send_replace(true);
-        if let Err(error) = task.await {
-            tracing::warn!(index = self.name, %error, "a metadata index ended early");
+        for task in [task].into_iter().chain(annotating) {
+            if let Err(error) = task.await {
+                tracing::warn!(index = self.name, %error, "a metadata index ended early");
+            }
         }
     }
 
     /// Ends following at once, where nobody can wait: what is under way takes effect or not, and the next to start finds out.
     pub(crate) fn abort(&self) {
         if let Ok(mut following) = self.following.try_lock()
-            && let Some(Following { task, .. }) = following.take()
+            && let Some(Following { task, annotating, .. }) = following.take()
         {
             task.abort();
+            annotating.iter().for_each(JoinHandle::abort);
         }
     }
 
-    /// Lists the source and records what is not as it is known; first of all, what was there when the index was created.
+    /// Lists the source and records what is not as it is known; first of all, what was there when the index was created. Then what
+    /// contents tell.
     pub(crate) async fn sync(&self, lake: &Lakehouse) -> Result<Synced> {
         let looked = self.bring_up(lake).await?;
+        if self.annotates() {
+            let (_goes_on, stop) = watch::channel(false);
+            self.annotate_all(lake, &stop).await?;
+        }
         looked.unreadable.map_or(Ok(looked.synced), Err)
     }
 
@@ -172,7 +211,10 @@ impl Index {
 
     async fn bring_up(&self, lake: &Lakehouse) -> Result<Looked> {
         if self.is_complete(lake).await? {
-            return self.look_at_all(lake).await;
+            let looked = self.look_at_all(lake).await?;
+            // What another process changed was not told here.
+            self.backlog.add_all();
+            return Ok(looked);
         }
         let before = std::mem::replace(&mut *self.state(), (IndexState::Backfilling, None));
         let before = if before.0 == IndexState::Backfilling { <(IndexState, Option<String>)>::default() } else { before };
@@ -191,12 +233,13 @@ impl Index {
 
     /// How the index is when that cannot be learnt from its tables.
     pub(crate) fn failed_status(&self, error: &Error) -> IndexStatus {
-        IndexStatus { state: IndexState::Failed, last_error: Some(error.report()), ..self.status_of(0, 0) }
+        IndexStatus { state: IndexState::Failed, last_error: Some(error.report()), ..self.status_of(0, 0, None) }
     }
 
-    fn status_of(&self, objects: u64, changes: u64) -> IndexStatus {
+    fn status_of(&self, objects: u64, changes: u64, annotated: Option<u64>) -> IndexStatus {
         let (state, error) = self.state().clone();
         let feed_error = || self.feed_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let annotation_error = || self.annotation_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let denied = || if let Source::Bucket(bucket) = &self.source { bucket.denied() } else { None };
         IndexStatus {
             name: self.name.clone(),
@@ -204,14 +247,19 @@ impl Index {
             state,
             objects,
             changes,
+            annotated,
             events: self.counters.counts(),
             lag_ms: self.counters.lag_ms(),
-            last_error: error.or_else(feed_error).or_else(denied),
+            last_error: error.or_else(feed_error).or_else(denied).or_else(annotation_error),
         }
     }
 
     pub(crate) async fn status(&self, lake: &Lakehouse) -> Result<IndexStatus> {
         let (journal, inventory) = (lake.table(&self.names.journal).await?, lake.table(&self.names.inventory).await?);
-        Ok(self.status_of(tables::row_count(&inventory)?, tables::row_count(&journal)?))
+        let annotated = match self.annotates() {
+            true => Some(tables::row_count(&lake.table(&self.names.annotations).await?)?),
+            false => None,
+        };
+        Ok(self.status_of(tables::row_count(&inventory)?, tables::row_count(&journal)?, annotated))
     }
 }

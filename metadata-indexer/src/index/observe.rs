@@ -92,7 +92,7 @@ impl Index {
         }
         let mut attempt = 1;
         loop {
-            match Writer::open(lake, &self.names, &self.source.bucket(), &self.source.url()).await {
+            match Writer::open(lake, &self.names, &self.source.bucket(), &self.source.url(), self.told()).await {
                 Ok(writer) => return Ok(writer),
                 Err(e) => attempt = pause_after(lake, e, attempt).await?,
             }

@@ -39,6 +39,8 @@ pub struct IndexStatus {
     pub objects: u64,
     /// Changes in the journal.
     pub changes: u64,
+    /// Objects whose content was looked at: rows of the table `annotations`; `None` when the index has no extractors.
+    pub annotated: Option<u64>,
     /// Events that came to this process since it opened the index.
     pub events: EventCounts,
     /// How old the newest event of the last commit was when it was in the tables, in milliseconds; `None` before the first.

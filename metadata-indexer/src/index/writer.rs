@@ -1,9 +1,11 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, Table};
 
+use super::backlog::Backlog;
 use super::key_index::{self, KeyHash, KeyIndex, Known};
 use super::upkeep;
 use crate::event::Dead;
@@ -14,10 +16,10 @@ use crate::record::{
 };
 use crate::tables::{self, TableNames};
 
-/// Property of both tables, set with their rows: how many batches of changes the journal has, and how many of them the inventory has.
+/// Property of the tables, set with their rows: how many batches of changes the journal has, and how many of them the inventory has.
 /// No commit spans the two, and by this the inventory is brought up when the process ended between them. Summaries of snapshots
 /// would expire.
-const BATCH: &str = "tarndb.metadata-index.batch";
+pub(super) const BATCH: &str = "tarndb.metadata-index.batch";
 
 /// Property of the journal, set with the rows of a batch: the earliest `record_timestamp` in it.
 const BATCH_SINCE: &str = "tarndb.metadata-index.batch-since";
@@ -48,6 +50,8 @@ pub(super) struct Writer {
     journal: Table,
     inventory: Table,
     keys: KeyIndex,
+    /// Where changes of contents are told, where anybody looks at these.
+    backlog: Option<Arc<Backlog>>,
     batch: u64,
     last: Sequence,
     /// The day since 1970 on which what is gone for long was forgotten.
@@ -68,7 +72,8 @@ fn number(table: &Table, name: &str) -> Result<Option<i64>> {
     })
 }
 
-fn batches(table: &Table) -> Result<u64> {
+/// How many batches a table has.
+pub(super) fn batches(table: &Table) -> Result<u64> {
     Ok(number(table, BATCH)?.map_or(0, i64::cast_unsigned))
 }
 
@@ -83,14 +88,20 @@ fn timestamp(time: i64) -> String {
 }
 
 /// The condition that the key is one of these.
-fn is_one_of(keys: &[&str]) -> String {
+pub(super) fn is_one_of(keys: &[&str]) -> String {
     let keys: Vec<String> = keys.iter().map(|key| format!("'{}'", key.replace('\'', "''"))).collect();
     format!("key IN ({})", keys.join(", "))
 }
 
 impl Writer {
     /// Reads where every key is, and brings the inventory up to the journal.
-    pub(super) async fn open(lake: &Lakehouse, names: &TableNames, bucket: &str, source: &str) -> Result<Self> {
+    pub(super) async fn open(
+        lake: &Lakehouse,
+        names: &TableNames,
+        bucket: &str,
+        source: &str,
+        backlog: Option<Arc<Backlog>>,
+    ) -> Result<Self> {
         // In this order: an inventory that is behind its journal is brought up, or conflicts with who does so.
         let inventory = lake.table(&names.inventory).await?;
         let journal = lake.table(&names.journal).await?;
@@ -101,7 +112,7 @@ impl Writer {
         let highest = keys.read_new_files(lake, &inventory).await?.unwrap_or(Sequence::FIRST);
         let last = property(&journal, LAST).map(Sequence::parse).transpose()?.unwrap_or(Sequence::FIRST).max(highest);
         let (batch, names, bucket, forgotten) = (batches(&journal)?, names.clone(), bucket.to_string(), today(lake));
-        let mut writer = Self { bucket, names, journal, inventory, keys, batch, last, forgotten, shortened: None };
+        let mut writer = Self { bucket, names, journal, inventory, keys, backlog, batch, last, forgotten, shortened: None };
         writer.read_gone(lake).await?;
         if batches(&writer.inventory)? != batch {
             writer.replay(lake).await?;
@@ -293,6 +304,9 @@ impl Writer {
         let added = if added.num_rows() > 0 { vec![added] } else { Vec::new() };
         if !(added.is_empty() && deleted.is_empty() && properties.is_empty()) {
             self.inventory = lake.change_rows(&self.inventory, RowChange { added, deleted, properties }).await?;
+        }
+        if let Some(backlog) = &self.backlog {
+            backlog.add(newest.iter().copied());
         }
         for record in newest.iter().filter(|record| record.change == Change::Deleted) {
             self.keys.set_gone(&record.id, record.sequence, record.timestamp);

@@ -1,11 +1,13 @@
 //! Changes of objects, as the tables hold them.
 
+mod annotation;
 mod rows;
 mod sequence;
 
 use std::collections::BTreeMap;
 
-pub(crate) use rows::{dead_letter_rows, ids, inventory_rows, journal_rows, missing, objects, records, text, time};
+pub(crate) use annotation::{Annotated, annotation_rows};
+pub(crate) use rows::{dead_letter_rows, flag, ids, inventory_rows, journal_rows, missing, number, objects, records, text, time};
 pub(crate) use sequence::Sequence;
 
 /// What is known of an object without reading it: S3 Metadata's columns, of which a store may not tell all.

@@ -14,16 +14,16 @@ use super::{Change, ObjectId, ObjectState, Origin, Record, Sequence};
 
 type Pairs = BTreeMap<String, String>;
 
-fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+pub(super) fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
         .map_err(|e| Error::internal("rows of a metadata index do not fit together").with_source(e))
 }
 
-fn texts<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
+pub(super) fn texts<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
     Arc::new(values.collect::<StringArray>())
 }
 
-fn maps<'a>(values: impl Iterator<Item = Option<&'a Pairs>>) -> Result<ArrayRef> {
+pub(super) fn maps<'a>(values: impl Iterator<Item = Option<&'a Pairs>>) -> Result<ArrayRef> {
     let names = MapFieldNames { entry: "key_value".to_string(), key: "key".to_string(), value: "value".to_string() };
     let mut maps = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
     for pairs in values {
@@ -207,6 +207,16 @@ pub(crate) fn objects(batch: &RecordBatch) -> Result<Vec<(ObjectId, ObjectState)
 /// A time of a row, in microseconds since 1970.
 pub(crate) fn time(batch: &RecordBatch, name: &str, row: usize) -> Result<i64> {
     Rows(batch).time(name, row)?.ok_or_else(|| missing(name))
+}
+
+/// A number of a row.
+pub(crate) fn number(batch: &RecordBatch, name: &str, row: usize) -> Result<Option<i64>> {
+    Rows(batch).long(name, row)
+}
+
+/// Whether something is so with a row.
+pub(crate) fn flag(batch: &RecordBatch, name: &str, row: usize) -> Result<Option<bool>> {
+    Rows(batch).boolean(name, row)
 }
 
 /// The records that rows of the journal are.

@@ -1,6 +1,7 @@
-//! Metadata indexes of folders, as users make them.
+//! Metadata indexes, as users make them.
 #![allow(clippy::unwrap_used, clippy::panic)] // these are tests
 
+mod annotations;
 mod bucket;
 mod bucket_model;
 mod follow;

@@ -1,8 +1,10 @@
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
 from types import TracebackType
 from typing import Any
+
+from typing_extensions import Buffer
 
 import pandas
 import polars
@@ -43,10 +45,18 @@ class Lakehouse:
     def table(self, name: str, version: int | str | None = None, timestamp: datetime | str | None = None) -> Table:
         """A table now, or as a snapshot id, a branch or tag, or a time says."""
     def create_metadata_index(
-        self, name: str, source: str, events: str | None = None, extract: Sequence[str] | None = None
+        self,
+        name: str,
+        source: str,
+        events: str | None = None,
+        extract: str | Sequence[str] | None = None,
+        *,
+        options: Mapping[str, str] | None = None,
     ) -> MetadataIndex:
-        """Keeps the tables `name.journal` and `name.inventory` true to the files of the folder `source`. The files that are there
-        are in the inventory when this returns, and what happens to them is followed until the lake is closed."""
+        """Keeps the tables `name.journal` and `name.inventory` true to the files of the folder, or the objects of the bucket, `source`.
+        What is there is in the inventory when this returns, and what happens is followed until the lake is closed. `events` says
+        where the bucket's events come from, and `extract` what is learnt from contents, for the table `name.annotations`: `media`,
+        `parquet`, `text` and names of functions that are extractors. `options` are the others of `CREATE METADATA INDEX … WITH`."""
     def metadata_index(self, name: str) -> MetadataIndex:
         """The metadata index of this name."""
     def close(self) -> None: ...
@@ -55,19 +65,47 @@ class Lakehouse:
         self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
+class ObjectContent:
+    """The content of an object, as an extractor gets it: a binary file, of which only what is read is fetched."""
+
+    key: str
+    version_id: str | None
+    size: int
+    media_type: str | None
+    """What it is by its first bytes, such as `image/png`."""
+    closed: bool
+    def read(self, size: int | None = None) -> bytes: ...
+    def readinto(self, buffer: Buffer) -> int: ...
+    def seek(self, offset: int, whence: int = 0) -> int: ...
+    def tell(self) -> int: ...
+    def close(self) -> None: ...
+    def readable(self) -> bool: ...
+    def seekable(self) -> bool: ...
+    def writable(self) -> bool: ...
+    def __enter__(self) -> ObjectContent: ...
+    def __exit__(
+        self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+def _register_extractor(name: str, function: Callable[[ObjectContent], Any]) -> None: ...
+
 class MetadataIndex:
-    """A metadata index of a lake: what happens to the files of a folder, as tables."""
+    """A metadata index of a lake: what happens to the files of a folder, or the objects of a bucket, as tables."""
 
     def start(self) -> None:
         """Follows the source from now on; what happened before is in the tables when this returns."""
     def stop(self) -> None:
         """Ends following, after what is under way is committed. The tables stay."""
+    def push(self, event_json: str | bytes | Mapping[str, Any] | Sequence[Any]) -> dict[str, int]:
+        """Takes a message about objects of the bucket as its store sends it; how many events were `received`, `applied`, `late`,
+        `duplicates`, `ignored` and `dead`. When this returns, they are in the tables."""
     def sync(self) -> dict[str, int]:
         """Brings the tables up to the source now; how many objects were `created`, `overwritten` and `deleted`."""
     def reconcile(self) -> dict[str, int]:
         """Lists the source, and adds the rows to the journal that make the inventory true again."""
     def status(self) -> dict[str, Any]:
-        """`name`, `source`, `state` (`Backfilling`, `Active`, `Stopped`, `Failed`), `objects`, `changes`, `last_error`."""
+        """`name`, `source`, `state` (`Backfilling`, `Active`, `Stopped`, `Failed`), `objects`, `changes`, `annotated`,
+        `events` (counts), `lag_ms`, `last_error`."""
 
 class Table:
     """A table of a lake. Each call sees the last commit of anyone, unless the table was opened at a version."""

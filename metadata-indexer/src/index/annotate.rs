@@ -1,0 +1,273 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use futures::stream::{self, Stream};
+use futures::{StreamExt, TryStreamExt};
+use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, WeakLakehouse};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::backlog::{Tagged, Target, Waiting};
+use super::key_index::{KeyHash, content_hash};
+use super::observe::pause_after;
+use super::writer::{BATCH, batches, is_one_of};
+use super::{COLLECTED_FOR, FIRST_PAUSE, Index, upkeep};
+use crate::extract::{Content, Failure, Learner, learn};
+use crate::feed::stopped;
+use crate::record::{Annotated, ObjectId, Sequence, annotation_rows, flag, ids, missing, number, text};
+
+/// Objects that are read at once.
+const READ_AT_ONCE: usize = 16;
+
+/// Objects that are committed at once, and how long they wait for others.
+const COMMITTED_AT_ONCE: usize = 1000;
+const COMMITTED_AFTER: Duration = Duration::from_millis(500);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What became of an object that was to be annotated.
+struct Done {
+    id: ObjectId,
+    sequence: Sequence,
+    /// `None` when it is gone.
+    annotated: Option<Annotated>,
+}
+
+impl Index {
+    /// Whether anything is learnt from contents.
+    pub(super) fn annotates(&self) -> bool {
+        !self.extract.is_empty()
+    }
+
+    fn set_annotation_error(&self, error: Option<&Error>) {
+        *self.annotation_error.lock().unwrap_or_else(PoisonError::into_inner) = error.map(Error::report);
+    }
+
+    /// Keeps the annotations up to the inventory, until it is told to stop.
+    pub(super) async fn annotate_as_it_comes(self: Arc<Self>, lake: WeakLakehouse, mut stop: watch::Receiver<bool>) {
+        let mut pause = FIRST_PAUSE;
+        self.backlog.add_all();
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                () = self.backlog.grew() => tokio::time::sleep(COLLECTED_FOR).await,
+            }
+            let Some(open) = lake.upgrade() else { return };
+            let annotated = match self.backlog.take() {
+                None => continue,
+                Some(Waiting::All) => self.annotate_all(&open, &stop).await,
+                Some(Waiting::Some(targets)) => {
+                    let targets = stream::iter(targets.into_iter().map(Ok));
+                    self.annotate(&open, targets, &stop).await.inspect(|refused| self.note_refused(refused.as_ref()))
+                }
+            };
+            match annotated {
+                Ok(_) => pause = FIRST_PAUSE,
+                Err(error) if self.is_end(&lake, &error).await => return,
+                Err(error) => {
+                    tracing::warn!(index = self.name, error = error.report(), "objects cannot be annotated now");
+                    self.set_annotation_error(Some(&error));
+                    drop(open);
+                    tokio::select! {
+                        () = stopped(&mut stop) => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    self.backlog.add_all();
+                }
+            }
+        }
+    }
+
+    fn note_refused(&self, refused: Option<&Error>) {
+        if refused.is_some() {
+            self.set_annotation_error(refused);
+        }
+    }
+
+    /// Annotates every object of the inventory whose content was not looked at, and removes the annotations of contents that are not
+    /// there any more.
+    ///
+    /// # Errors
+    /// `Unsupported` when this process does not have all extractors; those of reading and of commits.
+    pub(super) async fn annotate_all(&self, lake: &Lakehouse, stop: &watch::Receiver<bool>) -> Result<Option<Error>> {
+        const CONTENT: [&str; 4] = ["key", "version_id", "sequence_number", "e_tag"];
+        const OBJECT: [&str; 6] = ["key", "version_id", "sequence_number", "e_tag", "size", "is_delete_marker"];
+        let _one = self.annotating.lock().await;
+        self.extractors.named(&self.extract)?;
+        // What comes from now on may be seen twice, but not missed.
+        self.backlog.take();
+        let annotations = lake.table(&self.names.annotations).await?;
+        let inventory = lake.table(&self.names.inventory).await?;
+        let mut known = HashSet::new();
+        let mut rows = lake.scan(&annotations, Some(&CONTENT.map(str::to_string)), None, None).await?;
+        while let Some(batch) = rows.try_next().await? {
+            known.extend(contents(&batch)?.into_iter().map(|(_, hash, _)| hash));
+        }
+        let rows = lake.scan(&inventory, Some(&OBJECT.map(str::to_string)), None, None).await?;
+        let targets = rows.map(|batch| new_contents(&batch?, &mut known)).map_ok(|new| stream::iter(new.into_iter().map(Ok)));
+        let refused = self.annotate_alone(lake, targets.try_flatten(), stop).await?;
+        if !known.is_empty() {
+            let annotations = lake.table(&self.names.annotations).await?;
+            let rows = lake.scan(&annotations, Some(&CONTENT.map(str::to_string)), None, None).await?;
+            let gone = rows.map(|batch| gone_contents(&batch?, &known)).map_ok(|gone| stream::iter(gone.into_iter().map(Ok)));
+            self.annotate_alone(lake, gone.try_flatten(), stop).await?;
+        }
+        self.set_annotation_error(refused.as_ref());
+        Ok(refused)
+    }
+
+    async fn annotate(
+        &self,
+        lake: &Lakehouse,
+        targets: impl Stream<Item = Result<(ObjectId, Target)>> + Send,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Option<Error>> {
+        let _one = self.annotating.lock().await;
+        self.annotate_alone(lake, targets, stop).await
+    }
+
+    /// Looks at contents, and commits what is learnt as it comes. An object that is not ours to read is left out, and handed back is why.
+    async fn annotate_alone(
+        &self,
+        lake: &Lakehouse,
+        targets: impl Stream<Item = Result<(ObjectId, Target)>> + Send,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Option<Error>> {
+        let learners: Arc<[Learner]> = self.extractors.named(&self.extract)?.into();
+        let looked_at = targets.map(|target| {
+            let learners = Arc::clone(&learners);
+            async move {
+                let (id, target) = target?;
+                self.look_into(id, target, learners).await
+            }
+        });
+        let mut looked_at = std::pin::pin!(looked_at.buffer_unordered(READ_AT_ONCE));
+        let (mut done, mut refused, mut stop) = (Vec::new(), None, stop.clone());
+        let mut due = Instant::now() + COMMITTED_AFTER;
+        let ended = loop {
+            tokio::select! {
+                () = stopped(&mut stop) => break Ok(()),
+                () = tokio::time::sleep_until(due), if !done.is_empty() => {}
+                next = looked_at.next() => match next {
+                    None => break Ok(()),
+                    Some(Ok(None)) => {}
+                    Some(Ok(Some(one))) => done.push(one),
+                    Some(Err(error)) if error.kind() == ErrorKind::Unsupported => {
+                        tracing::warn!(index = self.name, error = error.report(), "an object is not annotated");
+                        refused = Some(error);
+                    }
+                    // What was learnt until now is kept.
+                    Some(Err(error)) => break Err(error),
+                },
+            }
+            if done.len() >= COMMITTED_AT_ONCE || Instant::now() >= due {
+                self.keep(lake, &std::mem::take(&mut done)).await?;
+                due = Instant::now() + COMMITTED_AFTER;
+            }
+        };
+        self.keep(lake, &done).await?;
+        ended.map(|()| refused)
+    }
+
+    /// Looks at a content; `None` when it is another by now, of which another change tells.
+    async fn look_into(&self, id: ObjectId, target: Target, learners: Arc<[Learner]>) -> Result<Option<Done>> {
+        let sequence = target.sequence;
+        let Some(Tagged { e_tag, is_empty }) = target.content else { return Ok(Some(Done { id, sequence, annotated: None })) };
+        let ranges = self.source.content(id.clone(), e_tag.clone()).await?;
+        let Some(content) = Content::open(id.clone(), is_empty, ranges).await? else { return Ok(None) };
+        let learnt = tokio::task::spawn_blocking(move || learn(&learners, &content)).await;
+        match learnt.map_err(|e| Error::internal("looking at a content ended early").with_source(e))? {
+            Ok(annotation) => Ok(Some(Done { id, sequence, annotated: Some(Annotated { e_tag, annotation }) })),
+            Err(Failure::Changed) => Ok(None),
+            Err(Failure::Error(error)) => Err(error),
+        }
+    }
+
+    async fn keep(&self, lake: &Lakehouse, done: &[Done]) -> Result<()> {
+        let mut attempt = 1;
+        while !done.is_empty() {
+            match self.keep_once(lake, done).await {
+                Ok(()) => break,
+                // Someone compacted the table, or another process annotates.
+                Err(e) => attempt = pause_after(lake, e, attempt).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts annotations in the place of those that are there, unless these are of later contents.
+    async fn keep_once(&self, lake: &Lakehouse, done: &[Done]) -> Result<()> {
+        const COLUMNS: [&str; 5] = ["key", "version_id", "sequence_number", "_file", "_pos"];
+        let table = lake.table(&self.names.annotations).await?;
+        let wanted: HashMap<&ObjectId, Sequence> = done.iter().map(|done| (&done.id, done.sequence)).collect();
+        let keys: Vec<&str> = done.iter().map(|done| done.id.key.as_str()).collect();
+        let (mut deleted, mut late): (BTreeMap<String, _>, _) = (BTreeMap::new(), HashSet::new());
+        let mut rows = lake.scan(&table, Some(&COLUMNS.map(str::to_string)), Some(&is_one_of(&keys)), None).await?;
+        while let Some(batch) = rows.try_next().await? {
+            let (sequences, files) = (text(&batch, "sequence_number")?, text(&batch, "_file")?);
+            let positions = batch.column_by_name("_pos").and_then(|column| column.as_primitive_opt::<Int64Type>());
+            let positions = positions.ok_or_else(|| missing("_pos"))?;
+            for (row, id) in ids(&batch)?.into_iter().enumerate() {
+                let Some(sequence) = wanted.get(&id) else { continue };
+                if Sequence::parse(sequences.value(row))? > *sequence {
+                    late.insert(id);
+                    continue;
+                }
+                let places: &mut roaring::RoaringTreemap = deleted.entry(files.value(row).to_string()).or_default();
+                places.insert(positions.value(row).cast_unsigned());
+            }
+        }
+        let added = done.iter().filter(|done| !late.contains(&done.id));
+        let added = added.filter_map(|done| Some((&done.id, done.sequence, done.annotated.as_ref()?)));
+        let now = lake.storage().clock().now_ms().saturating_mul(1000);
+        let added = annotation_rows(&self.source.bucket(), now, added)?;
+        if added.num_rows() == 0 && deleted.is_empty() {
+            return Ok(());
+        }
+        let batch = batches(&table)? + 1;
+        let properties = HashMap::from([(BATCH.to_string(), batch.to_string())]);
+        let added = if added.num_rows() > 0 { vec![added] } else { Vec::new() };
+        lake.change_rows(&table, RowChange { added, deleted, properties }).await?;
+        if batch.is_multiple_of(upkeep::EVERY)
+            && let Err(error) = upkeep::keep_up(lake, &self.names.annotations, batch).await
+        {
+            tracing::warn!(index = self.name, error = error.report(), "upkeep of annotations failed");
+        }
+        Ok(())
+    }
+}
+
+/// The objects of rows, hashes of which contents they are about, and their sequence numbers.
+fn contents(batch: &RecordBatch) -> Result<Vec<(ObjectId, KeyHash, Sequence)>> {
+    let (sequences, e_tags) = (text(batch, "sequence_number")?, text(batch, "e_tag")?);
+    let content = |(row, id): (usize, ObjectId)| {
+        let hash = content_hash(&id, e_tags.is_valid(row).then(|| e_tags.value(row)));
+        Ok((id, hash, Sequence::parse(sequences.value(row))?))
+    };
+    ids(batch)?.into_iter().enumerate().map(content).collect()
+}
+
+/// Those objects of the inventory whose content is not among `known`. Of `known` remains what none of them has.
+fn new_contents(batch: &RecordBatch, known: &mut HashSet<KeyHash>) -> Result<Vec<(ObjectId, Target)>> {
+    let e_tags = text(batch, "e_tag")?;
+    let mut new = Vec::new();
+    for (row, (id, hash, sequence)) in contents(batch)?.into_iter().enumerate() {
+        if flag(batch, "is_delete_marker", row)? == Some(true) || known.remove(&hash) {
+            continue;
+        }
+        let e_tag = e_tags.is_valid(row).then(|| e_tags.value(row).to_string());
+        let content = Tagged { e_tag, is_empty: number(batch, "size", row)? == Some(0) };
+        new.push((id, Target { sequence, content: Some(content) }));
+    }
+    Ok(new)
+}
+
+/// Those annotations whose content is among `gone`.
+fn gone_contents(batch: &RecordBatch, gone: &HashSet<KeyHash>) -> Result<Vec<(ObjectId, Target)>> {
+    let contents = contents(batch)?.into_iter().filter(|(_, hash, _)| gone.contains(hash));
+    Ok(contents.map(|(id, _, sequence)| (id, Target { sequence, content: None })).collect())
+}

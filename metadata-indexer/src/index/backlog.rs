@@ -1,0 +1,79 @@
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::record::{Change, ObjectId, Record, Sequence};
+
+/// Objects that wait before all of them count as waiting.
+const WAITING_AT_MOST: usize = 100_000;
+
+/// What is to become of the annotation of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// That of the change by which it is so.
+    pub(super) sequence: Sequence,
+    /// The content that is to be looked at; `None` when the object is gone.
+    pub(super) content: Option<Tagged>,
+}
+
+/// A content of an object, as far as it is known without looking at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tagged {
+    pub(super) e_tag: Option<String>,
+    pub(super) is_empty: bool,
+}
+
+/// What waits.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Some(HashMap<ObjectId, Target>),
+    /// More than there is room for: the tables tell.
+    All,
+}
+
+/// Objects of which the inventory is ahead of the annotations.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    waiting: Mutex<Option<Waiting>>,
+    grew: Notify,
+}
+
+impl Backlog {
+    /// Adds objects as they are after these changes.
+    pub(super) fn add<'a>(&self, records: impl Iterator<Item = &'a Record>) {
+        let targets = records.filter_map(|record| {
+            let content = match &record.change {
+                Change::Created(state) => Some(Tagged { e_tag: state.e_tag.clone(), is_empty: state.size == Some(0) }),
+                // The content is the same.
+                Change::MetadataUpdated(_) => return None,
+                Change::MarkedDeleted(_) | Change::Deleted => None,
+            };
+            Some((record.id.clone(), Target { sequence: record.sequence, content }))
+        });
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Waiting::Some(known) = waiting.get_or_insert_with(|| Waiting::Some(HashMap::new())) {
+            known.extend(targets);
+            if known.len() > WAITING_AT_MOST {
+                *waiting = Some(Waiting::All);
+            }
+        }
+        self.grew.notify_one();
+    }
+
+    /// Says that the tables have to be compared.
+    pub(super) fn add_all(&self) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(Waiting::All);
+        self.grew.notify_one();
+    }
+
+    /// What waits, which does not wait any more.
+    pub(super) fn take(&self) -> Option<Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Waits until something does.
+    pub(super) async fn grew(&self) {
+        self.grew.notified().await;
+    }
+}
