@@ -9,9 +9,11 @@ import io
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 import time
+import zlib
 
 QUERIES = {
     "Q1": """SELECT l_returnflag, l_linestatus, sum(l_quantity) AS sum_qty, sum(l_extendedprice) AS sum_base_price,
@@ -72,6 +74,17 @@ def python_part(python: str, code: str, lake: pathlib.Path) -> str:
     print(done.stdout.rstrip())
     print(f"({time.monotonic() - start:.2f} s)", flush=True)
     return done.stdout.strip().splitlines()[-1]
+
+
+def picture(width: int, height: int) -> bytes:
+    """A PNG."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress(bytes(width + 1) * height))
+    return b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b"")
 
 
 def main() -> None:
@@ -166,8 +179,8 @@ print(*connection.sql(f"SELECT count(*), sum(l_orderkey) FROM iceberg_scan('{met
     docs = folder / "docs"
     (docs / "img").mkdir(parents=True)
     for number in range(3):
-        (docs / "img" / f"{number}.png").write_bytes(bytes(1000 * number))
-    shell.run(f"CREATE METADATA INDEX docs ON '{docs}'")
+        (docs / "img" / f"{number}.png").write_bytes(picture(200 * number + 100, 100))
+    shell.run(f"CREATE METADATA INDEX docs ON '{docs}' WITH (extract = 'media,text')")
     shell.run("SELECT key, size FROM docs.inventory WHERE key LIKE 'img/%' ORDER BY key")
     followed = python_part(arguments.python, """
 import os, time, tarndb
@@ -176,15 +189,27 @@ index = lake.metadata_index("docs")
 index.start()
 os.rename("docs/img/1.png", "docs/img/one.png")
 os.remove("docs/img/2.png")
-written = open("docs/new.txt", "w").write("hello")
+written = open("docs/new.txt", "w").write("a dog and a cat\\n")
 start = time.monotonic()
 while index.status()["changes"] < 4 and time.monotonic() < start + 60: time.sleep(0.01)
 
 print(f"four changes were in the tables after {time.monotonic() - start:.2f} s")
+index.sync()
+
+@tarndb.extractor
+def cat(content):
+    return b"cat" in content.read()
+
+lake.create_metadata_index("pets", "docs", extract=["cat"]).sync()
+cats = lake.sql("SELECT key FROM pets.annotations WHERE attributes['cat'] = 'true'").fetchall()
+assert cats == [("new.txt",)], cats
+print("a function of Python found a cat in", cats[0][0])
+lake.sql("DROP METADATA INDEX pets")
 lake.close()
 print(*[key for key, in tarndb.connect("./lake").sql("SELECT key FROM docs.inventory ORDER BY key").fetchall()])
 """, lake)
     shell.run("SELECT key, record_type, size FROM docs.journal ORDER BY sequence_number")
+    shell.run("SELECT key, media_type, image_width, image_height, text_lines FROM docs.annotations ORDER BY key")
     shell.run("SHOW METADATA INDEXES")
     if followed != "img/0.png img/one.png new.txt":
         sys.exit(f"demo: the inventory has {followed}")

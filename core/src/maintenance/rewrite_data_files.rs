@@ -1,21 +1,15 @@
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use arrow::datatypes::Schema as ArrowSchema;
-use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use datafusion::physical_expr::PhysicalExpr;
 use futures::FutureExt;
-use futures::stream::{self, StreamExt, TryStreamExt};
-use iceberg::spec::FormatVersion;
+use futures::stream::{self, StreamExt};
 use tarndb_catalog::{Error, Result};
 
-use crate::scan::{Deletes, LINEAGE, MetadataColumn, MetadataColumns, Pruner, ReadSchema, RowSchema, ScanTask, open_rows, plan};
+use super::rewrite_group::RewriteGroup;
+use crate::scan::{Deletes, Pruner, ReadSchema, ScanTask, plan};
 use crate::table::{Table, engine_schema, properties};
 use crate::transaction::{Backoff, Caller, RewriteFiles, Transaction, WrittenFile, met_another_writer};
-use crate::writer::{Matching, conform, write_rows};
-
-/// Rows decoded at a time.
-const BATCH_ROWS: usize = 16 * 1024;
 
 /// Options of [`rewrite_data_files`], with Spark's names and defaults.
 #[derive(Debug, Clone)]
@@ -38,6 +32,8 @@ pub struct RewriteDataFilesOptions {
     pub max_file_group_size_bytes: u64,
     /// Groups rewritten at the same time.
     pub max_concurrent_file_group_rewrites: usize,
+    /// Columns by which the rows of each group are sorted, in this order; NULLs come first. Unsorted unless given.
+    pub sort_by: Vec<String>,
 }
 
 impl Default for RewriteDataFilesOptions {
@@ -52,6 +48,7 @@ impl Default for RewriteDataFilesOptions {
             rewrite_all: false,
             max_file_group_size_bytes: 100 * 1024 * 1024 * 1024,
             max_concurrent_file_group_rewrites: 5,
+            sort_by: Vec::new(),
         }
     }
 }
@@ -103,20 +100,13 @@ async fn rewrite_once(
     options: &RewriteDataFilesOptions,
     filters: &[Arc<dyn PhysicalExpr>],
 ) -> Result<RewriteDataFilesResult> {
-    let sizes = Sizes::new(table, options)?;
-    let schema = engine_schema(table.schema())?;
-    let pruner = Pruner::new(Arc::clone(table.schema()), schema, filters)?;
-    let (tasks, _) = plan(table, &pruner, None).await?;
-    let plain = table.arrow_schema()?;
-    let read = ReadSchema::new(table, Arc::clone(&plain), plain)?;
-    let deletes = Arc::new(Deletes::new(table, &read, tasks.iter(), &table.env().memory)?);
-    let groups = groups(tasks, options, &sizes, &deletes).await?;
+    let groups = plan_rewrite(table, options, filters).await?;
     if groups.is_empty() {
         return Ok(RewriteDataFilesResult::default());
     }
-    let replaced: HashSet<String> = groups.iter().flatten().map(|task| task.path.clone()).collect();
-    let rewritten_bytes_count = groups.iter().flatten().map(|task| task.file_size).sum();
-    let written = rewrite_groups(table, groups, (&read, &deletes), options.max_concurrent_file_group_rewrites.max(1)).await?;
+    let replaced: HashSet<String> = groups.iter().flat_map(RewriteGroup::files).map(str::to_string).collect();
+    let rewritten_bytes_count = groups.iter().map(RewriteGroup::bytes).sum();
+    let written = write_groups(table, groups, options.max_concurrent_file_group_rewrites.max(1)).await?;
     let result = RewriteDataFilesResult {
         rewritten_data_files_count: replaced.len(),
         added_data_files_count: written.len(),
@@ -127,6 +117,28 @@ async fn rewrite_once(
     let summary = committed.table.metadata.current_snapshot().map(|s| s.summary().additional_properties.clone());
     let removed = summary.as_ref().and_then(|summary| summary.get("removed-delete-files")?.parse().ok());
     Ok(RewriteDataFilesResult { removed_delete_files_count: removed.unwrap_or(0), ..result })
+}
+
+/// The data files of a table that are to be rewritten, in groups, for whoever commits each by itself: see [`RewriteGroup`].
+///
+/// # Errors
+/// `InvalidInput` for impossible options; `DataInvalid` for damaged metadata.
+pub async fn plan_rewrite(
+    table: &Table,
+    options: &RewriteDataFilesOptions,
+    filters: &[Arc<dyn PhysicalExpr>],
+) -> Result<Vec<RewriteGroup>> {
+    table.check_writable()?;
+    let sizes = Sizes::new(table, options)?;
+    let schema = engine_schema(table.schema())?;
+    let pruner = Pruner::new(Arc::clone(table.schema()), schema, filters)?;
+    let (tasks, _) = plan(table, &pruner, None).await?;
+    let plain = table.arrow_schema()?;
+    let read = ReadSchema::new(table, Arc::clone(&plain), plain)?;
+    let deletes = Arc::new(Deletes::new(table, &read, tasks.iter(), &table.env().memory)?);
+    let groups = groups(tasks, options, &sizes, &deletes).await?;
+    let group = |tasks| RewriteGroup::new(table, tasks, &read, &deletes, &options.sort_by);
+    Ok(groups.into_iter().map(group).collect())
 }
 
 struct Sizes {
@@ -213,18 +225,13 @@ async fn is_much_deleted(task: &ScanTask, options: &RewriteDataFilesOptions, del
     Ok(ratio >= options.delete_ratio_threshold)
 }
 
-async fn rewrite_groups(
-    table: &Table,
-    groups: Vec<Vec<ScanTask>>,
-    reading: (&ReadSchema, &Arc<Deletes>),
-    concurrency: usize,
-) -> Result<Vec<WrittenFile>> {
+async fn write_groups(table: &Table, groups: Vec<RewriteGroup>, concurrency: usize) -> Result<Vec<WrittenFile>> {
     let mut written = Vec::new();
-    let mut results = stream::iter(groups).map(|group| rewrite_group(table, group, reading)).buffer_unordered(concurrency);
+    let mut results = stream::iter(groups).map(RewriteGroup::write).buffer_unordered(concurrency);
     let mut failure = None;
     while let Some(result) = results.next().await {
         match result {
-            Ok(files) => written.extend(files),
+            Ok(group) => written.extend(group.into_written()),
             Err(error) => {
                 failure = Some(error);
                 break;
@@ -240,32 +247,4 @@ async fn rewrite_groups(
             Err(error)
         }
     }
-}
-
-async fn rewrite_group(
-    table: &Table,
-    group: Vec<ScanTask>,
-    (read, deletes): (&ReadSchema, &Arc<Deletes>),
-) -> Result<Vec<WrittenFile>> {
-    let plain = table.arrow_schema()?;
-    let (deletes, storage) = (Arc::clone(deletes), table.env().storage.clone());
-    // Rows that are moved keep their ids.
-    let has_lineage = table.metadata().format_version() == FormatVersion::V3;
-    let kept = [MetadataColumn::RowId, MetadataColumn::LastUpdatedSequenceNumber].map(|column| (column, column.name()));
-    let metadata = MetadataColumns::named(table, kept.into_iter().filter(|_| has_lineage))?;
-    let schema = RowSchema { read: read.clone(), metadata };
-    let lineage = if has_lineage { LINEAGE.fields().len() } else { 0 };
-    let written = plain.fields().iter().chain(LINEAGE.fields().iter().take(lineage)).cloned().collect::<Vec<_>>();
-    let written = Arc::new(ArrowSchema::new(written));
-    let target = Arc::clone(&written);
-    let rows = stream::iter(group)
-        .then(move |task| {
-            let (deletes, schema, storage) = (Arc::clone(&deletes), schema.clone(), storage.clone());
-            async move { open_rows(&storage, &deletes, &task, &schema, BATCH_ROWS).await }
-        })
-        .try_flatten()
-        .and_then(move |batch| futures::future::ready(conform(&batch, &target, Matching::ByPosition, &HashMap::new())));
-    // One file is open at a time, whose row group bounds what it buffers.
-    let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
-    write_rows(table, &written, rows.boxed(), &memory).await
 }

@@ -6,12 +6,12 @@ use futures::stream;
 use roaring::RoaringTreemap;
 use tarndb_catalog::Result;
 
-use super::delete::{Leaving, leaving, write_deletes};
+use super::delete::{Leaving, leaving};
 use crate::lakehouse::{Lakehouse, write_batches};
 use crate::scan::DeleteLoader;
 use crate::table::Table;
 use crate::transaction::{Caller, RowDelta, Transaction, WrittenFile};
-use crate::writer::Matching;
+use crate::writer::{Matching, write_deletes};
 
 /// Rows that come into a table and rows that leave it, in one commit.
 #[derive(Debug, Default)]

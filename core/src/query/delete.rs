@@ -27,8 +27,8 @@ use crate::lakehouse::{DeleteResult, Lakehouse, QueryResult};
 use crate::manifest::Count;
 use crate::scan::{DeleteLoader, Pruner, ScanTask, plan as plan_scan};
 use crate::table::{Table, engine_schema, properties};
-use crate::transaction::{Backoff, Caller, DeleteFiles, RowDelta, Transaction, WrittenFile, met_another_writer};
-use crate::writer::{DeletedRows, write_deletion_vectors, write_position_deletes};
+use crate::transaction::{Backoff, Caller, DeleteFiles, RowDelta, Transaction, met_another_writer};
+use crate::writer::{DeletedRows, write_deletes};
 
 /// `DELETE FROM t [WHERE …]`, merge-on-read.
 pub(super) async fn run(lake: &Lakehouse, statement: Delete, params: Option<ParamValues>) -> Result<QueryResult> {
@@ -315,14 +315,6 @@ pub(super) async fn leaving(
         }
     }
     Ok(leaving)
-}
-
-/// Delete files of the kind that the table's format version has.
-pub(super) async fn write_deletes(table: &Table, deleted: BTreeMap<String, DeletedRows>) -> Result<Vec<WrittenFile>> {
-    match table.metadata().format_version() {
-        FormatVersion::V3 => write_deletion_vectors(table, deleted).await,
-        _ => write_position_deletes(table, deleted).await,
-    }
 }
 
 async fn commit(

@@ -36,7 +36,7 @@ pub(crate) use metadata_columns::{MetadataColumn, MetadataColumns};
 pub(crate) use plan::{PlanCounts, ScanTask, plan};
 pub(crate) use pruning::Pruner;
 pub(crate) use read_schema::ReadSchema;
-pub(crate) use rows::{Deletes, RowScanExec, RowSchema, open_rows};
+pub(crate) use rows::{Deletes, RowScanExec, RowSchema, open_rows, open_written};
 pub(crate) use source::{ScanRequest, scan_exec};
 
 #[cfg(feature = "fuzzing")]

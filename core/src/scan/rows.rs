@@ -23,6 +23,7 @@ use super::metadata_columns::MetadataColumns;
 use super::plan::ScanTask;
 use super::{ReadSchema, field_ids};
 use crate::error::{engine_error, to_engine_error};
+use crate::manifest::FileFormat;
 use crate::table::Table;
 
 /// The deletes of some tasks, each read once.
@@ -77,6 +78,21 @@ impl RowSchema {
     fn output(&self) -> SchemaRef {
         self.metadata.after(&self.read.output)
     }
+}
+
+/// All rows, in their order, of a Parquet file that has the current columns of its table: some of them, with their field ids.
+///
+/// # Errors
+/// `DataInvalid`, naming the file, when it is missing or damaged.
+pub(crate) async fn open_written(
+    storage: &Storage,
+    (path, size): (&str, u64),
+    columns: &SchemaRef,
+    batch_size: usize,
+) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let file = FileRef { what: "data file", path, size, format: FileFormat::Parquet };
+    let wanted = Wanted { columns: Some(columns), batch_size, ..Wanted::EVERYTHING };
+    Ok(files::open(storage, file, wanted).await?.batches)
 }
 
 /// The live rows of one data file.

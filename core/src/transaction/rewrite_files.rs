@@ -20,6 +20,8 @@ pub(crate) struct RewriteFiles {
     producer: SnapshotProducer,
     replaced: HashSet<String>,
     start_snapshot_id: Option<i64>,
+    /// Whether nobody may have changed rows since the start: what is deleted from the new files was decided on then.
+    is_alone: bool,
 }
 
 impl RewriteFiles {
@@ -35,6 +37,32 @@ impl RewriteFiles {
             start_snapshot_id: start.map(iceberg::spec::Snapshot::snapshot_id),
             producer: SnapshotProducer::new(table, change),
             replaced,
+            is_alone: false,
+        }
+    }
+
+    /// Files that were written from the state `start` and take the place of others in the state `table`, with deletes of those of
+    /// their rows that left between the two.
+    pub(crate) fn with_deletes(
+        table: &Table,
+        start: &Table,
+        replaced: HashSet<String>,
+        added: Vec<WrittenFile>,
+        deletes: Vec<WrittenFile>,
+    ) -> Self {
+        let operation = if deletes.is_empty() { Operation::Replace } else { Operation::Overwrite };
+        let change = SnapshotChange {
+            added_data: added,
+            added_data_sequence_number: start.snapshot().map(iceberg::spec::Snapshot::sequence_number),
+            added_deletes: deletes,
+            removed_data: replaced.clone(),
+            ..SnapshotChange::new(operation)
+        };
+        Self {
+            start_snapshot_id: table.snapshot().map(iceberg::spec::Snapshot::snapshot_id),
+            producer: SnapshotProducer::new(table, change),
+            replaced,
+            is_alone: true,
         }
     }
 }
@@ -43,6 +71,10 @@ impl RewriteFiles {
 impl Action for RewriteFiles {
     async fn validate(&self, attempt: &Attempt<'_>) -> Result<()> {
         let changes = changes_since(attempt, self.start_snapshot_id).await?;
+        let current = attempt.current.current_snapshot().map(|snapshot| snapshot.snapshot_id());
+        if self.is_alone && current != self.start_snapshot_id {
+            return Err(Error::new(ErrorKind::CommitConflict, "another writer changed the table while it was being compacted"));
+        }
         if let Some(path) = changes.removed_data.iter().find(|path| self.replaced.contains(*path)) {
             return Err(Error::new(ErrorKind::CommitConflict, "another writer removed a file that was being rewritten")
                 .with_context("file", path.clone()));

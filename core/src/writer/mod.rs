@@ -18,20 +18,19 @@ mod partition;
 mod position_delete;
 mod rolling;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use iceberg::spec::Struct;
+use iceberg::spec::{FormatVersion, Struct};
 use tarndb_catalog::Result;
 
 pub(crate) use column_statistics::{successor, successor_bytes};
 pub(crate) use conform::{Matching, conform};
-pub(crate) use deletion_vectors::write_deletion_vectors;
-pub(crate) use position_delete::{DeletedRows, write_position_deletes};
+pub(crate) use position_delete::DeletedRows;
 
 use crate::table::Table;
 use crate::transaction::WrittenFile;
@@ -81,6 +80,17 @@ pub(crate) async fn write_rows(
             }
             Err(error)
         }
+    }
+}
+
+/// Writes delete files of the kind that the table's format version has, for rows by data file.
+///
+/// # Errors
+/// The storage's; what was written is deleted again.
+pub(crate) async fn write_deletes(table: &Table, deleted: BTreeMap<String, DeletedRows>) -> Result<Vec<WrittenFile>> {
+    match table.metadata().format_version() {
+        FormatVersion::V3 => deletion_vectors::write_deletion_vectors(table, deleted).await,
+        _ => position_delete::write_position_deletes(table, deleted).await,
     }
 }
 

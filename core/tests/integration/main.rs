@@ -9,6 +9,7 @@ mod faults;
 mod manifests;
 mod mutations;
 mod renames;
+mod rewrites;
 mod scans;
 mod slt;
 

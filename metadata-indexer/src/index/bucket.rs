@@ -201,6 +201,8 @@ impl Index {
         }
         writer.record(lake, &records).await?;
         *guard = Some(writer);
+        drop(guard);
+        self.keep_up_unless_awaited(lake).await;
         Ok(synced)
     }
 }

@@ -90,6 +90,8 @@ impl Index {
         let dead: Vec<Dead> = sorted.dead.iter().cloned().chain(refused).collect();
         writer.keep_aside(lake, &dead).await?;
         *guard = Some(writer);
+        drop(guard);
+        self.keep_up_unless_awaited(lake).await;
         Ok(counts)
     }
 

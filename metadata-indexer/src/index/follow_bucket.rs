@@ -22,7 +22,7 @@ impl Index {
         let is_kept = matches!(self.options.events()?, Some(Feed::Queue { .. }));
         let (stop, stopping) = watch::channel(false);
         let task = tokio::spawn(Arc::clone(self).follow_bucket(lake.downgrade(), feed, stopping));
-        let following = Following { task, annotating: None, stop };
+        let following = Following { tasks: vec![task], stop };
         let brought_up = async {
             if is_kept && self.is_complete(lake).await? {
                 return Ok(());

@@ -35,7 +35,7 @@ impl Index {
         }
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let follow = Arc::clone(self).follow_folder(folder.clone(), lake.downgrade(), watch.ok(), stopping);
-        Ok(Following { task: tokio::spawn(follow), annotating: None, stop })
+        Ok(Following { tasks: vec![tokio::spawn(follow)], stop })
     }
 
     /// Without a watch, the source is listed now and then, until it can be watched.

@@ -188,7 +188,40 @@ impl KeyIndex {
         Ok(number)
     }
 
-    /// Forgets files of which no row is left, as after a compaction.
+    /// The numbers of data files, as far as they are known.
+    pub(super) fn numbers_of(&self, files: &HashSet<String>) -> HashSet<u32> {
+        files.iter().filter_map(|file| self.numbers.get(file).copied()).collect()
+    }
+
+    /// The positions of rows of new files, given by their keys in the order of the rows, of which the object is in none of the files
+    /// `old`: it changed, or went, after these were read.
+    pub(super) fn not_in(&self, old: &HashSet<u32>, keys: &[(String, Vec<KeyHash>)]) -> BTreeMap<String, RoaringTreemap> {
+        let of_file = |(file, keys): &(String, Vec<KeyHash>)| {
+            let is_left = |key| self.find(key).is_none_or(|entry| !old.contains(&entry.file));
+            let left = (0u64..).zip(keys).filter(|(_, key)| is_left(key)).map(|(position, _)| position);
+            (file.clone(), RoaringTreemap::from_sorted_iter(left).unwrap_or_default())
+        };
+        keys.iter().map(of_file).collect()
+    }
+
+    /// Finds the rows of the files `old` in the new ones from now on.
+    pub(super) fn move_from(&mut self, old: &HashSet<u32>, keys: Vec<(String, Vec<KeyHash>)>) -> Result<()> {
+        for (file, keys) in keys {
+            let number = self.add_file(&file)?;
+            for (position, key) in (0u32..).zip(&keys) {
+                let shard = self.shards.get_mut(Self::shard(key));
+                if let Some(entry) = shard.and_then(|shard| shard.find_mut(slot(key), |entry| entry.key == *key))
+                    && old.contains(&entry.file)
+                {
+                    (entry.file, entry.position) = (number, position);
+                }
+            }
+        }
+        self.forget_files(old);
+        Ok(())
+    }
+
+    /// Forgets files of which no row is left.
     pub(super) fn forget_empty_files(&mut self) {
         let mut is_used = vec![false; self.files.len()];
         for entry in self.shards.iter().flatten() {
@@ -197,12 +230,17 @@ impl KeyIndex {
             }
         }
         let is_empty = |number: u32| !is_used.get(number as usize).copied().unwrap_or(true);
-        let empty: Vec<(String, u32)> = self.numbers.extract_if(|_, number| is_empty(*number)).collect();
-        for (_, number) in empty {
-            if let Some(place) = self.files.get_mut(number as usize) {
+        let empty = self.numbers.values().copied().filter(|number| is_empty(*number)).collect();
+        self.forget_files(&empty);
+    }
+
+    fn forget_files(&mut self, files: &HashSet<u32>) {
+        self.numbers.retain(|_, number| !files.contains(number));
+        for number in files {
+            if let Some(place) = self.files.get_mut(*number as usize) {
                 *place = String::new();
             }
-            self.free.push(number);
+            self.free.push(*number);
         }
     }
 

@@ -36,6 +36,7 @@ use backlog::Backlog;
 use bucket::Touched;
 use observe::Looked;
 use status::Counters;
+use upkeep::Due;
 use writer::Writer;
 
 /// How long what is touched, or told, is collected before it is committed: a commit costs some milliseconds, however much is in it.
@@ -55,6 +56,7 @@ pub(crate) struct Index {
     /// The names of those that the index uses.
     extract: Vec<String>,
     backlog: Arc<Backlog>,
+    due: Arc<Due>,
     /// One looks at contents at a time.
     annotating: AsyncMutex<()>,
     /// What is wrong with annotations.
@@ -75,8 +77,7 @@ pub(crate) struct Index {
 /// What follows the source in the background.
 #[derive(Debug)]
 struct Following {
-    task: JoinHandle<()>,
-    annotating: Option<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
 }
 
@@ -92,6 +93,7 @@ impl Index {
             options,
             extractors,
             backlog: Arc::default(),
+            due: Arc::default(),
             annotating: AsyncMutex::default(),
             annotation_error: Mutex::default(),
             writer: AsyncMutex::default(),
@@ -102,11 +104,6 @@ impl Index {
             feed_error: Arc::default(),
             following: AsyncMutex::default(),
         })
-    }
-
-    /// Where the writer tells of changes.
-    fn told(&self) -> Option<Arc<Backlog>> {
-        self.annotates().then(|| Arc::clone(&self.backlog))
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -136,16 +133,22 @@ impl Index {
     /// Follows the source from now on. What happened before comes into the tables until this returns; but what a queue of events keeps.
     pub(crate) async fn start(self: &Arc<Self>, lake: &Lakehouse) -> Result<()> {
         let mut following = self.following.lock().await;
-        if following.as_ref().is_some_and(|following| !following.task.is_finished()) {
+        // The first is the one that follows.
+        if following.as_ref().is_some_and(|running| running.tasks.first().is_some_and(|task| !task.is_finished())) {
             return Ok(());
+        }
+        if let Some(ended) = following.take() {
+            self.end(ended).await;
         }
         let mut started = match &self.source {
             Source::Folder(folder) => self.start_folder(lake, folder).await?,
             Source::Bucket(_) => self.start_bucket(lake).await?,
         };
+        let keep_up = Arc::clone(self).keep_up_as_it_comes(lake.downgrade(), started.stop.subscribe());
+        started.tasks.push(tokio::spawn(keep_up));
         if self.annotates() {
             let annotate = Arc::clone(self).annotate_as_it_comes(lake.downgrade(), started.stop.subscribe());
-            started.annotating = Some(tokio::spawn(annotate));
+            started.tasks.push(tokio::spawn(annotate));
         }
         *following = Some(started);
         Ok(())
@@ -172,9 +175,9 @@ impl Index {
         self.set_state(IndexState::Stopped, None);
     }
 
-    async fn end(&self, Following { task, annotating, stop }: Following) {
+    async fn end(&self, Following { tasks, stop }: Following) {
         stop.send_replace(true);
-        for task in [task].into_iter().chain(annotating) {
+        for task in tasks {
             if let Err(error) = task.await {
                 tracing::warn!(index = self.name, %error, "a metadata index ended early");
             }
@@ -184,10 +187,9 @@ impl Index {
     /// Ends following at once, where nobody can wait: what is under way takes effect or not, and the next to start finds out.
     pub(crate) fn abort(&self) {
         if let Ok(mut following) = self.following.try_lock()
-            && let Some(Following { task, annotating, .. }) = following.take()
+            && let Some(Following { tasks, .. }) = following.take()
         {
-            task.abort();
-            annotating.iter().for_each(JoinHandle::abort);
+            tasks.iter().for_each(JoinHandle::abort);
         }
     }
 

@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
@@ -79,6 +80,8 @@ impl Index {
         let (records, synced) = changes(&mut writer, lake.storage().clock().now_ms(), states.found);
         writer.record(lake, &records).await?;
         *guard = Some(writer);
+        drop(guard);
+        self.keep_up_unless_awaited(lake).await;
         Ok(Looked { synced, unreadable: states.unreadable, ..Looked::default() })
     }
 
@@ -91,8 +94,9 @@ impl Index {
             return Ok(writer);
         }
         let mut attempt = 1;
+        let told = (self.annotates().then(|| Arc::clone(&self.backlog)), Arc::clone(&self.due));
         loop {
-            match Writer::open(lake, &self.names, &self.source.bucket(), &self.source.url(), self.told()).await {
+            match Writer::open(lake, &self.names, &self.source.bucket(), &self.source.url(), told.clone()).await {
                 Ok(writer) => return Ok(writer),
                 Err(e) => attempt = pause_after(lake, e, attempt).await?,
             }
@@ -116,6 +120,8 @@ impl Index {
             writer.complete(lake).await?;
         }
         *guard = Some(writer);
+        drop(guard);
+        self.keep_up_unless_awaited(lake).await;
         Ok(())
     }
 

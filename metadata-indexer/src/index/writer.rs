@@ -3,11 +3,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use tarndb_core::maintenance::RewrittenGroup;
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, Table};
 
 use super::backlog::Backlog;
 use super::key_index::{self, KeyHash, KeyIndex, Known};
-use super::upkeep;
+use super::upkeep::{self, Due};
 use crate::event::Dead;
 use crate::folder::is_below;
 use crate::record::{
@@ -52,6 +53,8 @@ pub(super) struct Writer {
     keys: KeyIndex,
     /// Where changes of contents are told, where anybody looks at these.
     backlog: Option<Arc<Backlog>>,
+    /// Where batches are told.
+    due: Arc<Due>,
     batch: u64,
     last: Sequence,
     /// The day since 1970 on which what is gone for long was forgotten.
@@ -100,7 +103,7 @@ impl Writer {
         names: &TableNames,
         bucket: &str,
         source: &str,
-        backlog: Option<Arc<Backlog>>,
+        (backlog, due): (Option<Arc<Backlog>>, Arc<Due>),
     ) -> Result<Self> {
         // In this order: an inventory that is behind its journal is brought up, or conflicts with who does so.
         let inventory = lake.table(&names.inventory).await?;
@@ -112,7 +115,7 @@ impl Writer {
         let highest = keys.read_new_files(lake, &inventory).await?.unwrap_or(Sequence::FIRST);
         let last = property(&journal, LAST).map(Sequence::parse).transpose()?.unwrap_or(Sequence::FIRST).max(highest);
         let (batch, names, bucket, forgotten) = (batches(&journal)?, names.clone(), bucket.to_string(), today(lake));
-        let mut writer = Self { bucket, names, journal, inventory, keys, backlog, batch, last, forgotten, shortened: None };
+        let mut writer = Self { bucket, names, journal, inventory, keys, backlog, due, batch, last, forgotten, shortened: None };
         writer.read_gone(lake).await?;
         if batches(&writer.inventory)? != batch {
             writer.replay(lake).await?;
@@ -215,7 +218,10 @@ impl Writer {
 
     /// Says that they are.
     pub(super) async fn complete(&mut self, lake: &Lakehouse) -> Result<()> {
-        self.apply(lake, &[], HashMap::from([(COMPLETE.to_string(), "true".to_string())])).await
+        self.apply(lake, &[], HashMap::from([(COMPLETE.to_string(), "true".to_string())])).await?;
+        // What a listing found is to be looked for by key.
+        self.due.add(upkeep::MAJOR);
+        Ok(())
     }
 
     /// Records what was found by looking. Of objects that were there before the index, while not all of them are in the inventory,
@@ -246,35 +252,60 @@ impl Writer {
         self.batch += 1;
         self.last = last;
         self.apply(lake, records, HashMap::from([(BATCH.to_string(), batch)])).await?;
-        if (self.batch.is_multiple_of(upkeep::EVERY) || self.shortened != Some(today(lake)))
-            && let Err(error) = self.keep_up(lake).await
-        {
-            // The changes are there. What upkeep did before it failed makes this writer old, which is found out.
-            tracing::warn!(table = %self.inventory.ident(), error = error.report(), "upkeep of a metadata index failed");
+        self.due.add(self.batch);
+        if let Err(error) = self.shorten(lake).await {
+            // The changes are there. What was done before it failed makes this writer old, which is found out.
+            tracing::warn!(table = %self.journal.ident(), error = error.report(), "a journal could not be shortened");
         }
         Ok(())
     }
 
-    async fn keep_up(&mut self, lake: &Lakehouse) -> Result<()> {
+    /// Forgets what the journal keeps no longer, once a day.
+    async fn shorten(&mut self, lake: &Lakehouse) -> Result<()> {
         let today = today(lake);
-        if self.shortened.replace(today) != Some(today)
-            && let Some(days) = tables::options(&self.journal)?.journal_retention_days()?
-        {
-            let before = timestamp((today - i64::from(days)).saturating_mul(DAY));
-            lake.delete(&self.names.journal, &format!("record_timestamp < {before}")).await?;
+        if self.shortened.replace(today) == Some(today) {
+            return Ok(());
         }
-        if self.batch.is_multiple_of(upkeep::EVERY) {
-            upkeep::keep_up(lake, &self.names.journal, self.batch).await?;
-            upkeep::keep_up(lake, &self.names.inventory, self.batch).await?;
-        }
+        let Some(days) = tables::options(&self.journal)?.journal_retention_days()? else { return Ok(()) };
+        let before = timestamp((today - i64::from(days)).saturating_mul(DAY));
+        lake.delete(&self.names.journal, &format!("record_timestamp < {before}")).await?;
+        self.adopt(lake).await
+    }
+
+    /// Takes the tables as they are by now, after a commit by this process that changed no rows that are known here.
+    async fn adopt(&mut self, lake: &Lakehouse) -> Result<()> {
         let (inventory, journal) = (lake.table(&self.names.inventory).await?, lake.table(&self.names.journal).await?);
         if batches(&journal)? != self.batch || batches(&inventory)? != self.batch {
             return Err(Error::new(ErrorKind::CommitConflict, "another process wrote to the metadata index during upkeep"));
         }
         (self.inventory, self.journal) = (inventory, journal);
-        self.keys.read_new_files(lake, &self.inventory).await?;
-        self.keys.forget_empty_files();
         Ok(())
+    }
+
+    /// Puts new files of the journal in the place of old ones.
+    pub(super) async fn replace_in_journal(&mut self, lake: &Lakehouse, group: RewrittenGroup) -> Result<()> {
+        group.commit().await?;
+        self.adopt(lake).await
+    }
+
+    /// Puts new files of the inventory in the place of old ones, but for rows that changed since these were read. `keys` are those of
+    /// the rows of each new file.
+    pub(super) async fn replace_in_inventory(&mut self, group: RewrittenGroup, keys: Vec<(String, Vec<KeyHash>)>) -> Result<()> {
+        let old = self.keys.numbers_of(group.replaced());
+        let changed = self.keys.not_in(&old, &keys);
+        self.inventory = group.commit_with_deletes(&self.inventory, changed).await?;
+        self.keys.move_from(&old, keys)
+    }
+
+    /// Expires snapshots of both tables, and forgets files of which nothing is left.
+    pub(super) async fn expire(&mut self, lake: &Lakehouse, is_major: bool) -> Result<()> {
+        if is_major {
+            self.keys.forget_empty_files();
+        }
+        for table in [&self.journal, &self.inventory] {
+            upkeep::expire(lake, table).await?;
+        }
+        self.adopt(lake).await
     }
 
     /// Whether a change came after what is known of its object.
