@@ -106,9 +106,8 @@ def percentile(values: list[float], share: float) -> float:
 
 def index(lake, name: str, bucket: str, endpoint: str):
     options = {"endpoint": endpoint, "region": "x", "fetch": "none", "reconcile_every": "never"}
-    made = lake.create_metadata_index(name, f"s3://{bucket}", options=options)
-    made.stop()
-    return made
+    # What comes from now on is handed in.
+    return lake.create_metadata_index(name, f"s3://{bucket}", options=options)
 
 
 def backfill(folder: pathlib.Path, endpoint: str, objects: int) -> None:

@@ -93,15 +93,15 @@ def test_contents_of_a_folder(tmp_path):
             ("a.png", "image/png", 30, 20, None, None, None),
             ("b.zip", "application/zip", None, None, None, None, None),
             ("broken.txt", "text/plain", None, None, None, None, 1),
-            ("c.parquet", "application/vnd.apache.parquet", None, None, 12, [("id", "Int64"), ("name", "Utf8")], None),
+            ("c.parquet", "application/vnd.apache.parquet", None, None, 12, {"id": "Int64", "name": "Utf8"}, None),
             ("d.txt", "text/plain", None, None, None, None, 2),
         ]
         expected = [
-            ("a.png", [("cat", "false")], []),
-            ("b.zip", [("cat", "false"), ("names_in_zip.count", "2"), ("names_in_zip.first", "one"), ("names_in_zip.is_zip", "true")], []),
-            ("broken.txt", [], [("cat", "ValueError: no idea")]),
-            ("c.parquet", [("cat", "false")], []),
-            ("d.txt", [("cat", "true")], []),
+            ("a.png", {"cat": "false"}, {}),
+            ("b.zip", {"cat": "false", "names_in_zip.count": "2", "names_in_zip.first": "one", "names_in_zip.is_zip": "true"}, {}),
+            ("broken.txt", {}, {"cat": "ValueError: no idea"}),
+            ("c.parquet", {"cat": "false"}, {}),
+            ("d.txt", {"cat": "true"}, {}),
         ]
         assert annotations(lake, "attributes, errors") == expected
         pictures = "SELECT i.key, i.size FROM docs.inventory i JOIN docs.annotations a ON i.key = a.key AND i.e_tag = a.e_tag"

@@ -91,7 +91,7 @@ mod tests {
 
     #[tokio::test]
     async fn rows_are_sorted_beyond_memory_and_their_errors_come_through() {
-        let memory: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(8 * 1024 * 1024));
+        let memory: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(16 * 1024 * 1024));
         let (all, schema) = (batches(), batches()[0].schema());
         let sort = |rows: Vec<Result<RecordBatch>>, column: &str| {
             sorted(stream::iter(rows).boxed(), &schema, &[column.to_string()], &memory)
