@@ -32,6 +32,7 @@ pub use extension::Extension;
 pub use lakehouse::{AppendResult, CatalogLayer, DeleteResult, Lakehouse, LakehouseBuilder, QueryResult, WeakLakehouse, connect};
 pub use manifest::{Entry, EntryStatus, FileContent, FileFormat};
 pub use query::{RowChange, Tokens, ends_statement, split_statements};
+pub use scan::decode_parquet_footer;
 pub use table::inspect;
 pub use table::{Table, Version, is_uuid_field};
 pub use tarndb_catalog::{Catalog, Clock, Error, ErrorKind, Ids, Location, Result, Storage, StoreLayer};

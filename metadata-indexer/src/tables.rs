@@ -124,7 +124,13 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source
 /// Drops the tables of an index with their files, and its namespace when nothing else is in it. The journal goes last: until then
 /// there is the index.
 pub(crate) async fn drop(lake: &Lakehouse, names: &TableNames) -> Result<()> {
-    for table in [&names.dead_letters, &names.annotations, &names.inventory, &names.journal] {
+    // Without extractors, a table of this name is somebody's own.
+    let annotations = match lake.table(&names.annotations).await {
+        Ok(table) => source(&table).is_some().then_some(&names.annotations),
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(e) => return Err(e),
+    };
+    for table in [Some(&names.dead_letters), annotations, Some(&names.inventory), Some(&names.journal)].into_iter().flatten() {
         match lake.drop_table(table, true).await {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}

@@ -105,7 +105,7 @@ async fn rewrite_once(
         return Ok(RewriteDataFilesResult::default());
     }
     let replaced: HashSet<String> = groups.iter().flat_map(RewriteGroup::files).map(str::to_string).collect();
-    let rewritten_bytes_count = groups.iter().map(RewriteGroup::bytes).sum();
+    let rewritten_bytes_count = groups.iter().flat_map(RewriteGroup::sizes).sum();
     let written = write_groups(table, groups, options.max_concurrent_file_group_rewrites.max(1)).await?;
     let result = RewriteDataFilesResult {
         rewritten_data_files_count: replaced.len(),

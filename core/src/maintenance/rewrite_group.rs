@@ -58,9 +58,9 @@ impl RewriteGroup {
         self.tasks.iter().map(|task| task.path.as_str())
     }
 
-    /// How many bytes they have.
-    pub fn bytes(&self) -> u64 {
-        self.tasks.iter().map(|task| task.file_size).sum()
+    /// How many bytes each of them has.
+    pub fn sizes(&self) -> impl Iterator<Item = u64> {
+        self.tasks.iter().map(|task| task.file_size)
     }
 
     /// Writes the live rows to new files.
@@ -148,7 +148,13 @@ impl RewrittenGroup {
     /// part of no snapshot are deleted again.
     pub async fn commit_with_deletes(self, table: &Table, mut deleted: BTreeMap<String, RoaringTreemap>) -> Result<Table> {
         let Self { table: start, mut replaced, written } = self;
-        let live = live_files(table).await?;
+        let live = match live_files(table).await {
+            Ok(live) => live,
+            Err(error) => {
+                discard(table, written.iter().map(location).collect()).await;
+                return Err(error);
+            }
+        };
         replaced.retain(|path| live.contains(path));
         let (mut added, mut unneeded, mut rows) = (Vec::new(), Vec::new(), BTreeMap::new());
         for written in written {

@@ -31,6 +31,7 @@ mod source;
 mod statistics;
 
 pub(crate) use deletes::{DeleteLoader, encode_deletion_vector, single_data_file};
+pub use files::footer::decode_parquet_footer;
 pub(crate) use lineage::LINEAGE;
 pub(crate) use metadata_columns::{MetadataColumn, MetadataColumns};
 pub(crate) use plan::{PlanCounts, ScanTask, plan};

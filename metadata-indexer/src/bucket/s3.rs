@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{EncodingType, ServerSideEncryption};
@@ -300,7 +300,10 @@ impl Objects for S3 {
             Err(error) if matches!(status(&error), Some(404 | 412)) => return Ok(None),
             // Nothing is there, which is what its size did not tell.
             Err(error) if status(&error) == Some(416) => return Ok(Some(Part { bytes: Bytes::new(), size: 0 })),
-            Err(error) if matches!(status(&error), Some(400 | 403 | 405)) => {
+            // Archived, encrypted with a key of its owner's, or not ours to read. Other refusals are about who asks.
+            Err(error)
+                if error.code().is_some_and(|code| ["AccessDenied", "InvalidObjectState", "InvalidRequest"].contains(&code)) =>
+            {
                 let message = format!("the content of the object `{}` is not ours to read", id.key);
                 return Err(Error::unsupported(message).with_source(failed("an object cannot be read", error)));
             }

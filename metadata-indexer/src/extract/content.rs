@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io::{Read, Result as IoResult, Seek, SeekFrom};
 use std::ops::Range;
+use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -90,7 +91,8 @@ impl Content {
                 None => return Ok(None),
             }
         };
-        let media_type = super::media::media_type(&head.bytes);
+        // Whoever looks at what is not ours may not end who reads it.
+        let media_type = catch_unwind(|| super::media::media_type(&head.bytes)).unwrap_or(Some(super::media::OTHER));
         let shared = Shared {
             id,
             media_type,

@@ -1,4 +1,4 @@
-use std::io::BufReader;
+use std::io::{BufReader, Read, Result as IoResult, Seek, SeekFrom};
 
 use exif::{In, Tag, Value};
 use imagesize::ImageError;
@@ -8,6 +8,32 @@ use super::{Annotation, Pairs, Wrong};
 
 /// Values that are longer say nothing to a query.
 const LONGEST_VALUE: usize = 1024;
+
+/// Bytes of an image that are read for its EXIF, at most: of some formats the reader would take all.
+const READ_AT_MOST: u64 = 16 * 1024 * 1024;
+
+/// A content of which not everything is read.
+struct Bounded {
+    content: Content,
+    left: u64,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
+        if self.left == 0 && self.content.stream_position()? < self.content.size() {
+            return Err(std::io::Error::other(format!("its EXIF is not within {READ_AT_MOST} bytes")));
+        }
+        let read = self.content.by_ref().take(self.left).read(buffer)?;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Bounded {
+    fn seek(&mut self, to: SeekFrom) -> IoResult<u64> {
+        self.content.seek(to)
+    }
+}
 
 /// Width, height and EXIF of an image.
 pub(super) fn learn(content: &Content, annotation: &mut Annotation) -> Result<(), Wrong> {
@@ -29,7 +55,8 @@ pub(super) fn learn(content: &Content, annotation: &mut Annotation) -> Result<()
 /// The fields of the image itself, not of its small copy; `None` where there are none.
 fn read_exif(content: &Content) -> Result<Option<Pairs>, Wrong> {
     let mut reader = exif::Reader::new();
-    let read = reader.continue_on_error(true).read_from_container(&mut BufReader::new(content.clone()));
+    let bounded = Bounded { content: content.clone(), left: READ_AT_MOST };
+    let read = reader.continue_on_error(true).read_from_container(&mut BufReader::new(bounded));
     // What can be understood counts.
     let exif = match read.or_else(|error| error.distill_partial_result(|_| {})) {
         Ok(exif) => exif,
@@ -123,6 +150,17 @@ mod tests {
         let found = learnt(&gif).0.unwrap();
         assert_eq!((found.image_width, found.image_height, found.exif), (Some(16), Some(9), None));
         assert_eq!(learnt(b"no image").0.unwrap(), Annotation::default());
+    }
+
+    #[test]
+    fn of_a_large_image_not_all_is_read() {
+        // A TIFF, with its fields behind everything.
+        let size = 40 * 1024 * 1024u32;
+        let mut tiff = [b"II*\0".as_slice(), &(size - 4).to_le_bytes()].concat();
+        tiff.resize(size as usize, 0);
+        let (found, reads) = learnt(&tiff);
+        assert!(found.is_err());
+        assert!(reads < 20, "{reads}");
     }
 
     #[test]

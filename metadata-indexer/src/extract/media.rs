@@ -5,7 +5,7 @@ use infer::Infer;
 pub(super) const PARQUET: &str = "application/vnd.apache.parquet";
 
 /// What neither has a known beginning nor is text.
-const OTHER: &str = "application/octet-stream";
+pub(super) const OTHER: &str = "application/octet-stream";
 
 const TEXT: &str = "text/plain";
 

@@ -1,10 +1,8 @@
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 
-use bytes::Bytes;
 use parquet::arrow::parquet_to_arrow_schema;
-use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::ParquetMetaDataReader;
-use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::metadata::FooterTail;
+use tarndb_core::decode_parquet_footer;
 
 use super::content::Content;
 use super::media::PARQUET;
@@ -13,44 +11,34 @@ use super::{Annotation, Wrong};
 /// A footer of more bytes is that of no file that somebody made on purpose.
 const LONGEST_FOOTER: usize = 64 * 1024 * 1024;
 
-impl Length for Content {
-    fn len(&self) -> u64 {
-        self.size()
-    }
-}
-
-impl ChunkReader for Content {
-    type T = BufReader<Self>;
-
-    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        let mut content = self.clone();
-        content.seek(SeekFrom::Start(start))?;
-        Ok(BufReader::new(content))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        if length > LONGEST_FOOTER {
-            return Err(ParquetError::General(format!("the footer has {length} bytes, and {LONGEST_FOOTER} are read")));
-        }
-        let mut bytes = Vec::with_capacity(length);
-        self.get_read(start)?.take(length as u64).read_to_end(&mut bytes)?;
-        if bytes.len() < length {
-            return Err(ParquetError::EOF(format!("{length} bytes at {start} go beyond the end of the file")));
-        }
-        Ok(bytes.into())
-    }
-}
+/// The length of the footer, and the magic number.
+const END: usize = 8;
 
 /// Rows and columns of a Parquet file.
 pub(super) fn learn(content: &Content, annotation: &mut Annotation) -> Result<(), Wrong> {
     if content.media_type() != Some(PARQUET) {
         return Ok(());
     }
-    let metadata = ParquetMetaDataReader::new().parse_and_finish(content)?;
-    let file = metadata.file_metadata();
-    let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
+    let mut file = content.clone();
+    let mut end = [0; END];
+    file.seek(SeekFrom::End(-8))?;
+    file.read_exact(&mut end)?;
+    let end = FooterTail::try_from(end.as_slice())?;
+    if end.is_encrypted_footer() {
+        return Err("the footer is encrypted".into());
+    }
+    let length = end.metadata_length();
+    let start = content.size().checked_sub((length + END) as u64).ok_or("the footer is longer than the file")?;
+    if length > LONGEST_FOOTER {
+        return Err(format!("the footer has {length} bytes, and {LONGEST_FOOTER} are read").into());
+    }
+    let mut footer = vec![0; length];
+    file.seek(SeekFrom::Start(start))?;
+    file.read_exact(&mut footer)?;
+    let metadata = decode_parquet_footer(&footer, content.size()).map_err(|e| e.report())?;
+    let schema = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), None)?;
     let columns = schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string()));
-    annotation.parquet_rows = Some(file.num_rows());
+    annotation.parquet_rows = Some(metadata.file_metadata().num_rows());
     annotation.parquet_columns = Some(columns.collect());
     Ok(())
 }

@@ -10,7 +10,7 @@ use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, WeakLakehouse}
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::backlog::{Tagged, Target, Waiting};
+use super::backlog::{Backlog, Tagged, Target, Waiting};
 use super::key_index::{KeyHash, content_hash};
 use super::observe::pause_after;
 use super::writer::{BATCH, batches, is_one_of};
@@ -27,6 +27,24 @@ const COMMITTED_AT_ONCE: usize = 1000;
 const COMMITTED_AFTER: Duration = Duration::from_millis(500);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Objects that cannot be read, one after the other, before the rest is left for later: then it is not about them.
+const FAILED_IN_A_ROW: usize = 32;
+
+/// Tables that are compared: when that ends early, they have to be compared again.
+struct Unseen<'a>(Option<&'a Backlog>);
+
+impl Unseen<'_> {
+    fn is_seen(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unseen<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|backlog| backlog.add_all());
+    }
+}
 
 /// What became of an object that was to be annotated.
 struct Done {
@@ -98,8 +116,9 @@ impl Index {
         const OBJECT: [&str; 6] = ["key", "version_id", "sequence_number", "e_tag", "size", "is_delete_marker"];
         let _one = self.annotating.lock().await;
         self.extractors.named(&self.extract)?;
-        // What comes from now on may be seen twice, but not missed.
+        // What comes from now on may be seen twice, but not missed; and when this ends early, nothing was seen.
         self.backlog.take();
+        let unseen = Unseen(Some(&self.backlog));
         let annotations = lake.table(&self.names.annotations).await?;
         let inventory = lake.table(&self.names.inventory).await?;
         let mut known = HashSet::new();
@@ -110,6 +129,9 @@ impl Index {
         let rows = lake.scan(&inventory, Some(&OBJECT.map(str::to_string)), None, None).await?;
         let targets = rows.map(|batch| new_contents(&batch?, &mut known)).map_ok(|new| stream::iter(new.into_iter().map(Ok)));
         let refused = self.annotate_alone(lake, targets.try_flatten(), stop).await?;
+        if *stop.borrow() {
+            return Ok(refused);
+        }
         if !known.is_empty() {
             let annotations = lake.table(&self.names.annotations).await?;
             let rows = lake.scan(&annotations, Some(&CONTENT.map(str::to_string)), None, None).await?;
@@ -117,6 +139,7 @@ impl Index {
             self.annotate_alone(lake, gone.try_flatten(), stop).await?;
         }
         self.set_annotation_error(refused.as_ref());
+        unseen.is_seen();
         Ok(refused)
     }
 
@@ -142,11 +165,12 @@ impl Index {
             let learners = Arc::clone(&learners);
             async move {
                 let (id, target) = target?;
-                self.look_into(id, target, learners).await
+                Ok::<_, Error>(self.look_into(id, target, learners).await)
             }
         });
         let mut looked_at = std::pin::pin!(looked_at.buffer_unordered(READ_AT_ONCE));
         let (mut done, mut refused, mut stop) = (Vec::new(), None, stop.clone());
+        let (mut failed, mut in_a_row) = (None, 0);
         let mut due = Instant::now() + COMMITTED_AFTER;
         let ended = loop {
             tokio::select! {
@@ -154,14 +178,23 @@ impl Index {
                 () = tokio::time::sleep_until(due), if !done.is_empty() => {}
                 next = looked_at.next() => match next {
                     None => break Ok(()),
-                    Some(Ok(None)) => {}
-                    Some(Ok(Some(one))) => done.push(one),
-                    Some(Err(error)) if error.kind() == ErrorKind::Unsupported => {
+                    Some(Err(error)) => break Err(error),
+                    Some(Ok(Ok(one))) => {
+                        in_a_row = 0;
+                        done.extend(one);
+                    }
+                    Some(Ok(Err(error))) if error.kind() == ErrorKind::Unsupported => {
                         tracing::warn!(index = self.name, error = error.report(), "an object is not annotated");
                         refused = Some(error);
                     }
-                    // What was learnt until now is kept.
-                    Some(Err(error)) => break Err(error),
+                    // The others may be read nevertheless.
+                    Some(Ok(Err(error))) => {
+                        in_a_row += 1;
+                        failed = Some(error);
+                        if in_a_row >= FAILED_IN_A_ROW {
+                            break Ok(());
+                        }
+                    }
                 },
             }
             if done.len() >= COMMITTED_AT_ONCE || Instant::now() >= due {
@@ -170,7 +203,8 @@ impl Index {
             }
         };
         self.keep(lake, &done).await?;
-        ended.map(|()| refused)
+        ended?;
+        failed.map_or(Ok(refused), Err)
     }
 
     /// Looks at a content; `None` when it is another by now, of which another change tells.
@@ -199,6 +233,20 @@ impl Index {
         Ok(())
     }
 
+    /// Whether the inventory has the contents that were looked at. What is gone meanwhile was told of before there was an annotation to
+    /// remove.
+    async fn still_there(&self, lake: &Lakehouse, done: &[Done]) -> Result<Vec<bool>> {
+        let mut guard = self.writer.lock().await;
+        let writer = self.take_writer(lake, &mut guard).await?;
+        let is_there = |done: &Done| {
+            let e_tag = done.annotated.as_ref().and_then(|annotated| annotated.e_tag.as_deref());
+            writer.known(&done.id).is_some_and(|known| known.has_e_tag(e_tag))
+        };
+        let there = done.iter().map(is_there).collect();
+        *guard = Some(writer);
+        Ok(there)
+    }
+
     /// Puts annotations in the place of those that are there, unless these are of later contents.
     async fn keep_once(&self, lake: &Lakehouse, done: &[Done]) -> Result<()> {
         const COLUMNS: [&str; 5] = ["key", "version_id", "sequence_number", "_file", "_pos"];
@@ -221,8 +269,9 @@ impl Index {
                 places.insert(positions.value(row).cast_unsigned());
             }
         }
-        let added = done.iter().filter(|done| !late.contains(&done.id));
-        let added = added.filter_map(|done| Some((&done.id, done.sequence, done.annotated.as_ref()?)));
+        let there = self.still_there(lake, done).await?;
+        let added = done.iter().zip(there).filter(|(done, is_there)| *is_there && !late.contains(&done.id));
+        let added = added.filter_map(|(done, _)| Some((&done.id, done.sequence, done.annotated.as_ref()?)));
         let now = lake.storage().clock().now_ms().saturating_mul(1000);
         let added = annotation_rows(&self.source.bucket(), now, added)?;
         if added.num_rows() == 0 && deleted.is_empty() {
@@ -233,7 +282,7 @@ impl Index {
         let added = if added.num_rows() > 0 { vec![added] } else { Vec::new() };
         lake.change_rows(&table, RowChange { added, deleted, properties }).await?;
         if batch.is_multiple_of(upkeep::EVERY)
-            && let Err(error) = upkeep::keep_up(lake, &self.names.annotations, batch).await
+            && let Err(error) = upkeep::keep_up(lake, &self.names.annotations).await
         {
             tracing::warn!(index = self.name, error = error.report(), "upkeep of annotations failed");
         }

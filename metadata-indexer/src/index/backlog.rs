@@ -40,13 +40,14 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Adds objects as they are after these changes.
-    pub(super) fn add<'a>(&self, records: impl Iterator<Item = &'a Record>) {
+    /// Adds objects as they are after these changes, of which `is_same` says whether the content is that of before.
+    pub(super) fn add<'a>(&self, records: impl Iterator<Item = &'a Record>, is_same: impl Fn(&Record) -> bool) {
         let targets = records.filter_map(|record| {
             let content = match &record.change {
-                Change::Created(state) => Some(Tagged { e_tag: state.e_tag.clone(), is_empty: state.size == Some(0) }),
-                // The content is the same.
-                Change::MetadataUpdated(_) => return None,
+                Change::MetadataUpdated(_) if is_same(record) => return None,
+                Change::Created(state) | Change::MetadataUpdated(state) => {
+                    Some(Tagged { e_tag: state.e_tag.clone(), is_empty: state.size == Some(0) })
+                }
                 Change::MarkedDeleted(_) | Change::Deleted => None,
             };
             Some((record.id.clone(), Target { sequence: record.sequence, content }))

@@ -30,6 +30,8 @@ pub(super) struct KeyIndex {
     numbers: HashMap<String, u32>,
     /// Numbers of files of which no row is left.
     free: Vec<u32>,
+    /// Files of which rows were left when that was looked at last.
+    used: usize,
 }
 
 /// 48 bytes, of words, so that no space is lost between them.
@@ -91,6 +93,7 @@ impl Default for KeyIndex {
             files: Vec::new(),
             numbers: HashMap::new(),
             free: Vec::new(),
+            used: 0,
         }
     }
 }
@@ -221,8 +224,12 @@ impl KeyIndex {
         Ok(())
     }
 
-    /// Forgets files of which no row is left.
+    /// Forgets files of which no row is left, when there may be many: all entries are looked at.
     pub(super) fn forget_empty_files(&mut self) {
+        const FEW: usize = 256;
+        if self.numbers.len() < FEW + 2 * self.used {
+            return;
+        }
         let mut is_used = vec![false; self.files.len()];
         for entry in self.shards.iter().flatten() {
             if let Some(used) = is_used.get_mut(entry.file as usize) {
@@ -232,6 +239,7 @@ impl KeyIndex {
         let is_empty = |number: u32| !is_used.get(number as usize).copied().unwrap_or(true);
         let empty = self.numbers.values().copied().filter(|number| is_empty(*number)).collect();
         self.forget_files(&empty);
+        self.used = self.numbers.len();
     }
 
     fn forget_files(&mut self, files: &HashSet<u32>) {

@@ -140,10 +140,13 @@ impl Index {
         if let Some(ended) = following.take() {
             self.end(ended).await;
         }
-        let mut started = match &self.source {
-            Source::Folder(folder) => self.start_folder(lake, folder).await?,
-            Source::Bucket(_) => self.start_bucket(lake).await?,
+        // What is listed first is not kept waiting by upkeep.
+        self.due.will_be_awaited(true);
+        let started = match &self.source {
+            Source::Folder(folder) => self.start_folder(lake, folder).await,
+            Source::Bucket(_) => self.start_bucket(lake).await,
         };
+        let mut started = started.inspect_err(|_| self.due.will_be_awaited(false))?;
         let keep_up = Arc::clone(self).keep_up_as_it_comes(lake.downgrade(), started.stop.subscribe());
         started.tasks.push(tokio::spawn(keep_up));
         if self.annotates() {

@@ -93,6 +93,8 @@ impl Index {
         {
             return Ok(writer);
         }
+        // What another process committed, or this one without knowing, was not told.
+        self.backlog.add_all();
         let mut attempt = 1;
         let told = (self.annotates().then(|| Arc::clone(&self.backlog)), Arc::clone(&self.due));
         loop {

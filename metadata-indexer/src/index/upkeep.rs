@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::TryStreamExt;
 use tarndb_core::maintenance::{
-    ExpireSnapshotsOptions, RewriteDataFilesOptions, RewrittenGroup, expire_snapshots, plan_rewrite, rewrite_data_files,
+    ExpireSnapshotsOptions, RewriteDataFilesOptions, RewriteGroup, RewrittenGroup, expire_snapshots, plan_rewrite,
 };
 use tarndb_core::{Lakehouse, Result, Table, WeakLakehouse};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
@@ -21,16 +21,31 @@ use crate::record::ids;
 /// Batches after which there is upkeep.
 pub(super) const EVERY: u64 = 16;
 
-/// Up to which size files are put together, and how often, in batches: the larger, the rarer, so that no row is written again often.
-const LEVELS: [(u64, u64); 2] = [(128, 16 * MIB), (EVERY, MIB)];
-
 const MIB: u64 = 1024 * 1024;
 
-/// Batches after which files are brought to their target size.
-pub(super) const MAJOR: u64 = 2048;
+/// Files of this size are as large as they should be: three quarters of their target.
+const FULL: u64 = 96 * MIB;
 
-/// Small files of a partition that are left alone.
-const FILES_LEFT: usize = 8;
+/// Files are put together with all smaller ones when there are some of about the same size in a partition: so no row is written again
+/// often, and there are few files of any size.
+const TIERS: [Tier; 3] = [
+    Tier { below: None, from: 16 * MIB, files: 4 },
+    Tier { below: Some(16 * MIB), from: MIB, files: 8 },
+    Tier { below: Some(MIB), from: 0, files: 12 },
+];
+
+/// Files of a table of which nobody writes more.
+const ALL: Tier = Tier { below: None, from: 0, files: 2 };
+
+/// Which files are put together, and when.
+#[derive(Debug, Clone, Copy)]
+struct Tier {
+    /// The size of the files, in bytes; `None` is [`FULL`].
+    below: Option<u64>,
+    /// There are so many files of at least this size.
+    from: u64,
+    files: usize,
+}
 
 /// Snapshots that stay, but for those that somebody may be reading: the whole list is part of each commit.
 const SNAPSHOTS: usize = 500;
@@ -38,99 +53,148 @@ const SNAPSHOTS: usize = 500;
 /// How long a query may take, in milliseconds.
 const LONGEST_QUERY: i64 = 10 * 60 * 1000;
 
-/// Files below this size are put together after this batch; `None` for those that are below what they should have.
-fn small(batch: u64) -> Option<u64> {
-    let level = LEVELS.iter().find(|(every, _)| batch.is_multiple_of(*every));
-    if batch.is_multiple_of(MAJOR) { None } else { level.map(|(_, size)| *size) }
-}
+impl Tier {
+    /// The files of a table to put together. The rows of the inventory and of the annotations are looked for by key.
+    async fn plan(self, table: &Table, is_by_key: bool) -> Result<Vec<RewriteGroup>> {
+        let groups = plan_rewrite(table, &self.options(is_by_key), &[]).await?;
+        // A file that is larger is there because many of its rows are deleted.
+        let is_worth = |group: &RewriteGroup| {
+            let is_larger = |size: u64| size >= self.below.unwrap_or(FULL);
+            group.sizes().filter(|size| *size >= self.from).count() >= self.files || group.sizes().any(is_larger)
+        };
+        Ok(groups.into_iter().filter(is_worth).collect())
+    }
 
-/// Which files are put together after this batch. The rows of the inventory and of the annotations are looked for by key.
-fn rewrite(batch: u64, is_by_key: bool) -> RewriteDataFilesOptions {
-    let small = small(batch);
-    let sort_by = if is_by_key { vec!["key".to_string()] } else { Vec::new() };
-    RewriteDataFilesOptions {
-        min_file_size_bytes: small,
-        min_input_files: if small.is_some() { FILES_LEFT } else { 2 },
-        sort_by,
-        ..RewriteDataFilesOptions::default()
+    fn options(self, is_by_key: bool) -> RewriteDataFilesOptions {
+        RewriteDataFilesOptions {
+            min_file_size_bytes: self.below,
+            min_input_files: self.files,
+            sort_by: if is_by_key { vec!["key".to_string()] } else { Vec::new() },
+            ..RewriteDataFilesOptions::default()
+        }
     }
 }
 
-/// Batches after which nobody has kept the tables up yet.
+/// What there is to keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Upkeep {
+    /// What some batches more left.
+    Batches,
+    /// What a listing of all left.
+    All,
+}
+
+/// What nobody has kept up yet.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    /// The one after which there is the most to do.
-    batch: Mutex<Option<u64>>,
+    upkeep: Mutex<Option<Upkeep>>,
     grew: Notify,
     /// One at a time.
     one: AsyncMutex<()>,
-    /// Whether someone waits for them.
+    /// Whether someone waits for it.
     is_awaited: AtomicBool,
 }
 
 impl Due {
     /// Says that a batch was committed.
     pub(super) fn add(&self, batch: u64) {
-        if !batch.is_multiple_of(EVERY) {
-            return;
+        if batch.is_multiple_of(EVERY) {
+            self.add_upkeep(Upkeep::Batches);
         }
-        let most = |batch: u64| small(batch).unwrap_or(u64::MAX);
-        let mut due = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
-        if due.is_none_or(|due| most(due) < most(batch)) {
-            *due = Some(batch);
-        }
+    }
+
+    /// Says that all objects of the source are there.
+    pub(super) fn add_all(&self) {
+        self.add_upkeep(Upkeep::All);
+    }
+
+    fn add_upkeep(&self, upkeep: Upkeep) {
+        self.put_back(upkeep);
         self.grew.notify_one();
     }
 
-    fn take(&self) -> Option<u64> {
-        self.batch.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Says that what was due was not done: it is tried again after more batches.
+    fn put_back(&self, upkeep: Upkeep) {
+        let mut due = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        *due = (*due).max(Some(upkeep));
+    }
+
+    /// Says whether someone waits for what is due, or soon will.
+    pub(super) fn will_be_awaited(&self, is_awaited: bool) {
+        self.is_awaited.store(is_awaited, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> Option<Upkeep> {
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl Index {
     /// Keeps the tables up, beside whoever writes to them, until it is told to stop.
     pub(super) async fn keep_up_as_it_comes(self: Arc<Self>, lake: WeakLakehouse, mut stop: watch::Receiver<bool>) {
-        self.due.is_awaited.store(true, Ordering::Relaxed);
+        self.due.will_be_awaited(true);
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => break,
                 () = self.due.grew.notified() => {}
             }
             let Some(lake) = lake.upgrade() else { break };
-            self.keep_up_now(&lake).await;
+            self.keep_up_now(&lake, Some(&stop)).await;
         }
-        self.due.is_awaited.store(false, Ordering::Relaxed);
+        self.due.will_be_awaited(false);
     }
 
     /// Keeps the tables up when there is something to do and nobody else does so.
     pub(super) async fn keep_up_unless_awaited(&self, lake: &Lakehouse) {
         if !self.due.is_awaited.load(Ordering::Relaxed) {
-            self.keep_up_now(lake).await;
+            self.keep_up_now(lake, None).await;
         }
     }
 
-    async fn keep_up_now(&self, lake: &Lakehouse) {
-        let _one = self.due.one.lock().await;
-        let Some(batch) = self.due.take() else { return };
-        if let Err(error) = self.keep_up(lake, batch).await {
-            // The changes are there, and the next upkeep does what this one did not.
+    async fn keep_up_now(&self, lake: &Lakehouse, stop: Option<&watch::Receiver<bool>>) {
+        // Who comes while another is at it leaves it to that one, or to who comes next.
+        let Ok(_one) = self.due.one.try_lock() else { return };
+        let Some(upkeep) = self.due.take() else { return };
+        let tiers: &[Tier] = if upkeep == Upkeep::All { &[ALL] } else { &TIERS };
+        let mut failed = None;
+        for tier in tiers {
+            // One does not wait for another.
+            failed = self.rewrite_journal(lake, *tier, stop).await.err().or(failed);
+            failed = self.rewrite_inventory(lake, *tier, stop).await.err().or(failed);
+        }
+        failed = self.write_alone(lake, async |writer| writer.expire(lake).await).await.err().or(failed);
+        if let Some(error) = failed {
             tracing::warn!(index = self.name, error = error.report(), "upkeep of a metadata index failed");
+            self.due.put_back(upkeep);
         }
     }
 
-    async fn keep_up(&self, lake: &Lakehouse, batch: u64) -> Result<()> {
-        let journal = lake.table(&self.names.journal).await?;
-        for group in plan_rewrite(&journal, &rewrite(batch, false), &[]).await? {
+    async fn rewrite_journal(&self, lake: &Lakehouse, tier: Tier, stop: Option<&watch::Receiver<bool>>) -> Result<()> {
+        for group in tier.plan(&lake.table(&self.names.journal).await?, false).await? {
+            if is_told(stop) {
+                break;
+            }
             let group = group.write().await?;
             self.write_alone(lake, async |writer| writer.replace_in_journal(lake, group).await).await?;
         }
-        let inventory = lake.table(&self.names.inventory).await?;
-        for group in plan_rewrite(&inventory, &rewrite(batch, true), &[]).await? {
+        Ok(())
+    }
+
+    async fn rewrite_inventory(&self, lake: &Lakehouse, tier: Tier, stop: Option<&watch::Receiver<bool>>) -> Result<()> {
+        for group in tier.plan(&lake.table(&self.names.inventory).await?, true).await? {
+            if is_told(stop) {
+                break;
+            }
             let group = group.write().await?;
-            let keys = keys_of(&group).await?;
-            self.write_alone(lake, async |writer| writer.replace_in_inventory(group, keys).await).await?;
+            match keys_of(&group).await {
+                Ok(keys) => self.write_alone(lake, async |writer| writer.replace_in_inventory(group, keys).await).await?,
+                Err(error) => {
+                    group.discard().await;
+                    return Err(error);
+                }
+            }
         }
-        self.write_alone(lake, async |writer| writer.expire(lake, small(batch).is_none()).await).await
+        Ok(())
     }
 
     /// Does something with the writer, which is not used any more after an error.
@@ -145,6 +209,10 @@ impl Index {
         *guard = Some(writer);
         Ok(())
     }
+}
+
+fn is_told(stop: Option<&watch::Receiver<bool>>) -> bool {
+    stop.is_some_and(|stop| *stop.borrow())
 }
 
 /// The keys of the rows of new files, in the order of the rows, by file.
@@ -162,12 +230,16 @@ async fn keys_of(group: &RewrittenGroup) -> Result<Vec<(String, Vec<KeyHash>)>> 
     Ok(files)
 }
 
-/// Puts small files together and applies deletes, and expires snapshots, of a table to which nobody writes all the time.
+/// Puts small files together and applies deletes, and expires snapshots, of a table in which nothing depends on positions.
 ///
 /// # Errors
 /// Those of maintenance.
-pub(super) async fn keep_up(lake: &Lakehouse, table: &str, batch: u64) -> Result<()> {
-    rewrite_data_files(&lake.table(table).await?, &rewrite(batch, true), &[]).await?;
+pub(super) async fn keep_up(lake: &Lakehouse, table: &str) -> Result<()> {
+    for tier in TIERS {
+        for group in tier.plan(&lake.table(table).await?, true).await? {
+            group.write().await?.commit().await?;
+        }
+    }
     expire(lake, &lake.table(table).await?).await
 }
 

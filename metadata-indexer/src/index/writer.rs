@@ -63,6 +63,10 @@ pub(super) struct Writer {
     shortened: Option<i64>,
 }
 
+fn met_another() -> Error {
+    Error::new(ErrorKind::CommitConflict, "another process wrote to the metadata index during upkeep")
+}
+
 fn property<'a>(table: &'a Table, name: &str) -> Option<&'a str> {
     table.metadata().properties().get(name).map(String::as_str)
 }
@@ -220,7 +224,7 @@ impl Writer {
     pub(super) async fn complete(&mut self, lake: &Lakehouse) -> Result<()> {
         self.apply(lake, &[], HashMap::from([(COMPLETE.to_string(), "true".to_string())])).await?;
         // What a listing found is to be looked for by key.
-        self.due.add(upkeep::MAJOR);
+        self.due.add_all();
         Ok(())
     }
 
@@ -269,43 +273,52 @@ impl Writer {
         let Some(days) = tables::options(&self.journal)?.journal_retention_days()? else { return Ok(()) };
         let before = timestamp((today - i64::from(days)).saturating_mul(DAY));
         lake.delete(&self.names.journal, &format!("record_timestamp < {before}")).await?;
-        self.adopt(lake).await
+        self.journal = self.unchanged_journal(lake).await?;
+        Ok(())
     }
 
-    /// Takes the tables as they are by now, after a commit by this process that changed no rows that are known here.
-    async fn adopt(&mut self, lake: &Lakehouse) -> Result<()> {
-        let (inventory, journal) = (lake.table(&self.names.inventory).await?, lake.table(&self.names.journal).await?);
-        if batches(&journal)? != self.batch || batches(&inventory)? != self.batch {
-            return Err(Error::new(ErrorKind::CommitConflict, "another process wrote to the metadata index during upkeep"));
-        }
-        (self.inventory, self.journal) = (inventory, journal);
-        Ok(())
+    /// The journal by now, after a commit by this process. Where its rows are is nothing that is known here.
+    async fn unchanged_journal(&self, lake: &Lakehouse) -> Result<Table> {
+        let journal = lake.table(&self.names.journal).await?;
+        if batches(&journal)? == self.batch { Ok(journal) } else { Err(met_another()) }
     }
 
     /// Puts new files of the journal in the place of old ones.
     pub(super) async fn replace_in_journal(&mut self, lake: &Lakehouse, group: RewrittenGroup) -> Result<()> {
         group.commit().await?;
-        self.adopt(lake).await
+        self.journal = self.unchanged_journal(lake).await?;
+        Ok(())
     }
 
     /// Puts new files of the inventory in the place of old ones, but for rows that changed since these were read. `keys` are those of
     /// the rows of each new file.
     pub(super) async fn replace_in_inventory(&mut self, group: RewrittenGroup, keys: Vec<(String, Vec<KeyHash>)>) -> Result<()> {
         let old = self.keys.numbers_of(group.replaced());
+        if old.is_empty() {
+            // Nothing that is known is in these files any more.
+            group.discard().await;
+            return Ok(());
+        }
         let changed = self.keys.not_in(&old, &keys);
         self.inventory = group.commit_with_deletes(&self.inventory, changed).await?;
         self.keys.move_from(&old, keys)
     }
 
     /// Expires snapshots of both tables, and forgets files of which nothing is left.
-    pub(super) async fn expire(&mut self, lake: &Lakehouse, is_major: bool) -> Result<()> {
-        if is_major {
-            self.keys.forget_empty_files();
-        }
+    pub(super) async fn expire(&mut self, lake: &Lakehouse) -> Result<()> {
+        self.keys.forget_empty_files();
         for table in [&self.journal, &self.inventory] {
             upkeep::expire(lake, table).await?;
         }
-        self.adopt(lake).await
+        self.journal = self.unchanged_journal(lake).await?;
+        let inventory = lake.table(&self.names.inventory).await?;
+        // Places of rows are known of this snapshot, and of no other, even if it has the same rows.
+        let snapshot = |table: &Table| table.snapshot().map(|snapshot| snapshot.snapshot_id());
+        if snapshot(&inventory) != snapshot(&self.inventory) {
+            return Err(met_another());
+        }
+        self.inventory = inventory;
+        Ok(())
     }
 
     /// Whether a change came after what is known of its object.
@@ -337,7 +350,11 @@ impl Writer {
             self.inventory = lake.change_rows(&self.inventory, RowChange { added, deleted, properties }).await?;
         }
         if let Some(backlog) = &self.backlog {
-            backlog.add(newest.iter().copied());
+            let is_same = |record: &Record| {
+                let e_tag = record.change.state().and_then(|state| state.e_tag.as_deref());
+                self.keys.get(&record.id).is_some_and(|known| known.has_e_tag(e_tag))
+            };
+            backlog.add(newest.iter().copied(), is_same);
         }
         for record in newest.iter().filter(|record| record.change == Change::Deleted) {
             self.keys.set_gone(&record.id, record.sequence, record.timestamp);

@@ -77,6 +77,15 @@ fn decode(bytes: &[u8], size: u64) -> Result<ParquetMetaData> {
     Ok(without_arrow_schema(footer))
 }
 
+/// The metadata of a Parquet file of `size` bytes, by its footer: what is between the data and the last eight bytes. It is checked
+/// before it is believed. An embedded Arrow schema is left out.
+///
+/// # Errors
+/// `DataInvalid` for a footer that cannot be one of such a file.
+pub fn decode_parquet_footer(footer: &[u8], size: u64) -> tarndb_catalog::Result<ParquetMetaData> {
+    decode(footer, size).map_err(|e| super::unreadable("the footer of a Parquet file", e))
+}
+
 /// What is told of a file that is in memory.
 #[cfg(feature = "fuzzing")]
 pub(in crate::scan) fn of_file(file: &[u8]) -> Result<ParquetMetaData> {

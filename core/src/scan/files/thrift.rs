@@ -7,6 +7,9 @@ use parquet::errors::{ParquetError, Result};
 /// Deeper than any structure of Parquet's.
 const MAX_DEPTH: usize = 32;
 
+/// Deeper than any schema: the reader calls itself for each level.
+const MAX_SCHEMA_DEPTH: usize = 256;
+
 const BOOL_TRUE: u8 = 1;
 const BOOL_FALSE: u8 = 2;
 const BYTE: u8 = 3;
@@ -31,6 +34,10 @@ pub(super) enum Type {
     Binary,
     List(&'static Type),
     Struct(Struct),
+    /// An element of a schema, whose children follow it.
+    SchemaElement(Struct),
+    /// How many they are.
+    Children,
 }
 
 /// The fields of a structure by their numbers. Others are skipped, as the reader does.
@@ -60,12 +67,12 @@ const LOGICAL_TYPE: Struct = &[
     (17, Type::Struct(&[(1, Binary)])),
     (18, Type::Struct(&[(1, Binary), (2, Int)])),
 ];
-const SCHEMA_ELEMENT: Type = Type::Struct(&[
+const SCHEMA_ELEMENT: Type = Type::SchemaElement(&[
     (1, Int),
     (2, Int),
     (3, Int),
     (4, Binary),
-    (5, Int),
+    (5, Type::Children),
     (6, Int),
     (7, Int),
     (8, Int),
@@ -155,12 +162,12 @@ impl Type {
     fn is(self, kind: u8) -> bool {
         match self {
             Bool => matches!(kind, BOOL_TRUE | BOOL_FALSE),
-            Int => matches!(kind, I16 | I32 | I64),
+            Int | Self::Children => matches!(kind, I16 | I32 | I64),
             Byte => kind == BYTE,
             Double => kind == DOUBLE,
             Binary => kind == BINARY,
             Self::List(_) => kind == LIST,
-            Self::Struct(_) => kind == STRUCT,
+            Self::Struct(_) | Self::SchemaElement(_) => kind == STRUCT,
         }
     }
 }
@@ -170,22 +177,47 @@ fn wrong(what: &str) -> ParquetError {
 }
 
 /// Refuses a structure at the start of `bytes` of which a list or text says that it is longer than the rest, or a field has another
-/// type than it should.
+/// type than it should; and a schema that is too deep, or an element of it that has more children than there can be.
 pub(super) fn check(bytes: &[u8], fields: Struct) -> Result<()> {
-    Walker(bytes).structure(Some(fields), 0)
+    Walker { rest: bytes, children: 0, open: Vec::new() }.structure(Some(fields), 0)
 }
 
-struct Walker<'a>(&'a [u8]);
+struct Walker<'a> {
+    rest: &'a [u8],
+    /// Of the element of a schema that is walked over.
+    children: u64,
+    /// How many children are still to come, of each element above the next.
+    open: Vec<u64>,
+}
 
 impl Walker<'_> {
+    /// Takes in an element of a schema.
+    fn element(&mut self) -> Result<()> {
+        while self.open.last() == Some(&0) {
+            self.open.pop();
+        }
+        if let Some(left) = self.open.last_mut() {
+            *left -= 1;
+        }
+        match std::mem::take(&mut self.children) {
+            0 => {}
+            children if children > self.rest.len() as u64 => return Err(wrong("a schema has more elements than there are")),
+            children => self.open.push(children),
+        }
+        if self.open.len() > MAX_SCHEMA_DEPTH {
+            return Err(wrong("its schema is too deep"));
+        }
+        Ok(())
+    }
+
     fn byte(&mut self) -> Result<u8> {
-        let (first, rest) = self.0.split_first().ok_or_else(|| wrong("it ends too early"))?;
-        self.0 = rest;
+        let (first, rest) = self.rest.split_first().ok_or_else(|| wrong("it ends too early"))?;
+        self.rest = rest;
         Ok(*first)
     }
 
     fn skip(&mut self, count: usize) -> Result<()> {
-        self.0 = self.0.get(count..).ok_or_else(|| wrong("a value is longer than what is left"))?;
+        self.rest = self.rest.get(count..).ok_or_else(|| wrong("a value is longer than what is left"))?;
         Ok(())
     }
 
@@ -206,7 +238,7 @@ impl Walker<'_> {
         let length = self.varint()?;
         usize::try_from(length)
             .ok()
-            .filter(|length| *length <= self.0.len())
+            .filter(|length| *length <= self.rest.len())
             .ok_or_else(|| wrong("a list is longer than what is left"))
     }
 
@@ -245,7 +277,14 @@ impl Walker<'_> {
     fn value(&mut self, kind: u8, expected: Option<Type>, depth: usize) -> Result<()> {
         match kind {
             BOOL_TRUE | BOOL_FALSE | BYTE => self.skip(1),
-            I16 | I32 | I64 => self.varint().map(|_| ()),
+            I16 | I32 | I64 => {
+                let number = self.varint()?;
+                if matches!(expected, Some(Type::Children)) {
+                    // A negative number is none.
+                    self.children = if number & 1 == 0 { number >> 1 } else { 0 };
+                }
+                Ok(())
+            }
             DOUBLE => self.skip(8),
             BINARY => {
                 let length = self.length()?;
@@ -255,7 +294,7 @@ impl Walker<'_> {
                 let header = self.byte()?;
                 let count = match usize::from(header >> 4) {
                     15 => self.length()?,
-                    short if short <= self.0.len() => short,
+                    short if short <= self.rest.len() => short,
                     _ => return Err(wrong("a list is longer than what is left")),
                 };
                 let expected = match expected {
@@ -281,10 +320,11 @@ impl Walker<'_> {
             }
             STRUCT => {
                 let fields = match expected {
-                    Some(Type::Struct(fields)) => Some(fields),
+                    Some(Type::Struct(fields) | Type::SchemaElement(fields)) => Some(fields),
                     _ => None,
                 };
-                self.structure(fields, depth + 1)
+                self.structure(fields, depth + 1)?;
+                if matches!(expected, Some(Type::SchemaElement(_))) { self.element() } else { Ok(()) }
             }
             _ => Err(wrong("a value has a type that there is not")),
         }
@@ -294,6 +334,23 @@ impl Walker<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A footer of which the schema has elements with so many children.
+    fn schema(children: &[u8]) -> Vec<u8> {
+        let elements = children.iter().flat_map(|children| [0x55, children << 1, 0x00]);
+        let count = u8::try_from(children.len()).unwrap();
+        let count = if count < 15 { vec![count << 4 | STRUCT] } else { vec![0xfc, count & 0x7f | 0x80, count >> 7] };
+        [vec![0x29], count, elements.collect(), vec![0x00]].concat()
+    }
+
+    #[test]
+    fn schemas_that_the_reader_would_not_survive_are_refused() {
+        check(&schema(&[2, 0, 1, 0]), FOOTER).unwrap();
+        check(&schema(&[1; 40]), FOOTER).unwrap();
+        assert!(check(&schema(&[60, 0]), FOOTER).unwrap_err().to_string().contains("more elements"));
+        let deep = [vec![0x29, 0xfc, 0xac, 0x02], [0x55, 0x02, 0x00].repeat(300), vec![0x00]].concat();
+        assert!(check(&deep, FOOTER).unwrap_err().to_string().contains("too deep"));
+    }
 
     #[test]
     fn lengths_beyond_the_end_are_refused() {
