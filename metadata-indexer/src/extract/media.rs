@@ -32,7 +32,7 @@ pub(super) fn media_type(head: &[u8]) -> Option<&'static str> {
 /// says what it is.
 pub(super) fn is_text(head: &[u8]) -> bool {
     let is_control = |byte: &u8| *byte < 0x20 && !b"\t\n\r\x08\x0c\x1b".contains(byte) || *byte == 0x7f;
-    head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) || !head.iter().any(|byte| is_control(byte))
+    head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) || !head.iter().any(is_control)
 }
 
 #[cfg(test)]

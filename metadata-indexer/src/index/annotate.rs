@@ -35,7 +35,7 @@ const FAILED_IN_A_ROW: usize = 32;
 struct Unseen<'a>(Option<&'a Backlog>);
 
 impl Unseen<'_> {
-    fn is_seen(mut self) {
+    fn seen(mut self) {
         self.0 = None;
     }
 }
@@ -139,7 +139,7 @@ impl Index {
             self.annotate_alone(lake, gone.try_flatten(), stop).await?;
         }
         self.set_annotation_error(refused.as_ref());
-        unseen.is_seen();
+        unseen.seen();
         Ok(refused)
     }
 

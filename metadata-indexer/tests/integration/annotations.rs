@@ -17,6 +17,7 @@ use rand::{Rng, SeedableRng};
 use tarndb_core::{ErrorKind, Lakehouse};
 use tarndb_metadata_indexer::{Content, Extractor, Extractors, IndexOptions, MetadataIndex, MetadataIndexer, MetadataIndexes};
 use tarndb_testkit::naive::lines;
+use tarndb_testkit::{Fault, FaultPlan};
 
 use crate::rows;
 
@@ -69,7 +70,11 @@ const SHOWN: &str = "SELECT key, media_type, image_width, image_height, parquet_
 async fn becomes(lake: &Lakehouse, sql: &str, wanted: &[&str]) {
     let start = Instant::now();
     loop {
-        let found = lines(&rows(lake, sql).await);
+        // A fault may hit the query.
+        let found = match lake.sql(sql).await {
+            Ok(result) => result.collect().await.map(|batches| lines(&batches)).unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
         if found == wanted {
             return;
         }
@@ -245,5 +250,44 @@ fn change(docs: &Path, random: &mut StdRng) {
         0 => drop(fs::remove_file(one)),
         1 => drop(fs::rename(one, path(random))),
         _ => fs::write(one, "a cat\n".repeat(random.random_range(0..9))).unwrap(),
+    }
+}
+
+/// Whichever request of the bucket or of the lake fails: the others are annotated, and then what failed is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_at_any_request_is_made_up_for() {
+    let store = Arc::new(InMemory::new());
+    for number in 0..40 {
+        store.put(&StorePath::from(format!("{number}")), PutPayload::from_static(b"a cat")).await.unwrap();
+    }
+    for (of_lake, at) in [(false, 2), (false, 5), (false, 23), (true, 30), (true, 60), (true, 90), (true, 120)] {
+        let (plan, cat) = (FaultPlan::default(), Arc::new(Cat::default()));
+        let extractors = Extractors::default();
+        extractors.register(Arc::clone(&cat) as _).unwrap();
+        let bucket = if of_lake { Arc::clone(&store) as _ } else { plan.layer()(Arc::clone(&store) as _) };
+        let indexer = MetadataIndexer::default().with_object_store("gs://photos", bucket).with_extractors(&extractors);
+        let lake = Lakehouse::builder("memory://").with_extension(Arc::new(indexer));
+        let lake = if of_lake { lake.with_store_layer(plan.layer()) } else { lake };
+        let lake = lake.build().await.unwrap();
+        let options = [("reconcile_every", "never"), ("extract", "cat"), ("fetch", "none")];
+        let options = options.iter().try_fold(IndexOptions::default(), |options, (name, value)| options.with(name, value));
+        let index = lake.create_metadata_index_with("docs", "gs://photos", &options.unwrap()).await.unwrap();
+        becomes(&lake, "SELECT count(*) FROM docs.annotations", &["40"]).await;
+        // All of it again, and a request fails meanwhile.
+        let events: Vec<String> = (0..40).map(|number| format!(
+            r#"{{"key":"/buckets/photos/{number}","message":{{"new_entry":{{"name":"{number}"}},"new_parent_path":"/buckets/photos"}}}}"#
+        )).collect();
+        for number in 0..40 {
+            store.put(&StorePath::from(format!("{number}")), PutPayload::from_static(b"a cat, a cat")).await.unwrap();
+        }
+        plan.arm(at, Fault::Fail);
+        while index.push(&format!("[{}]", events.join(","))).await.is_err() {}
+        let shown = "SELECT attributes['cat.count'], count(*), count(DISTINCT key) FROM docs.annotations GROUP BY 1";
+        becomes(&lake, shown, &["2|40|40"]).await;
+        plan.disarm();
+        lake.close().await;
+        for number in 0..40 {
+            store.put(&StorePath::from(format!("{number}")), PutPayload::from_static(b"a cat")).await.unwrap();
+        }
     }
 }

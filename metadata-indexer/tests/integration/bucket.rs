@@ -191,3 +191,42 @@ async fn upkeep_keeps_tables_small() {
     assert_eq!(lines(&rows(&lake, wrong).await), ["0"]);
     lake.close().await;
 }
+
+/// Two processes that take events and keep the tables up beside each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn upkeep_beside_another_process() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = Arc::new(InMemory::new());
+    let open = || async {
+        let indexer = MetadataIndexer::default().with_object_store("gs://photos", Arc::clone(&store) as _);
+        Lakehouse::builder(scratch.path().to_str().unwrap()).with_extension(Arc::new(indexer)).build().await.unwrap()
+    };
+    let lakes = [open().await, open().await];
+    let options = IndexOptions::default().with("fetch", "none").unwrap().with("reconcile_every", "never").unwrap();
+    let first = lakes[0].create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
+    let second = lakes[1].metadata_index("i").await.unwrap();
+    let pushed = [(first, 0), (second, 1)].map(|(index, at)| {
+        tokio::spawn(async move {
+            for change in 1..=60u32 {
+                let sequence = 2 * change + at;
+                let keys =
+                    (0..5).map(|key| created("photos", &format!("{}", (sequence * 7 + key * 11) % 97), sequence, sequence));
+                assert_eq!(index.push(&message(&keys.collect::<Vec<_>>())).await.unwrap().dead, 0);
+            }
+        })
+    });
+    for pushed in pushed {
+        pushed.await.unwrap();
+    }
+    let mut wanted = std::collections::BTreeMap::new();
+    for sequence in 2..=121u32 {
+        wanted.extend((0..5).map(|key| (format!("{}", (sequence * 7 + key * 11) % 97), sequence)));
+    }
+    let mut wanted: Vec<String> = wanted.into_iter().map(|(key, size)| format!("{key}|{size}")).collect();
+    wanted.sort_unstable();
+    assert_eq!(lines(&rows(&lakes[0], "SELECT key, size FROM i.inventory").await), wanted);
+    assert_eq!(lines(&rows(&lakes[0], "SELECT count(*) FROM i.journal").await), ["600"]);
+    for lake in lakes {
+        lake.close().await;
+    }
+}
