@@ -31,7 +31,7 @@ impl MetadataIndex {
     }
 
     /// Follows the source from now on, until [`MetadataIndex::stop`] or the end of the process. When this returns, what happened before
-    /// is in the tables; but what a queue of events keeps comes then.
+    /// is in the tables; but what a queue of events keeps, and what contents tell, comes then.
     ///
     /// # Errors
     /// `Unavailable` when the source cannot be read or watched; those of commits.
@@ -56,7 +56,7 @@ impl MetadataIndex {
         self.index.apply(&self.lake, event::parse(message.as_bytes())?).await
     }
 
-    /// Brings the tables up to the source now, whether it is followed or not.
+    /// Brings the tables up to the source now, whether it is followed or not, annotations too.
     ///
     /// # Errors
     /// As [`MetadataIndex::reconcile`].
@@ -67,8 +67,8 @@ impl MetadataIndex {
     /// Lists the source, and adds the rows to the journal that make the inventory true again.
     ///
     /// # Errors
-    /// `Unavailable` when a part of the source cannot be read: the rest is done, and nothing below that part is taken for gone; those
-    /// of commits.
+    /// `Unavailable` when a part of the source cannot be read: the rest is done, and nothing below that part is taken for gone;
+    /// `Unsupported` when this process does not have all extractors of the index, after the rest is done; those of commits.
     pub async fn reconcile(&self) -> Result<Synced> {
         self.index.sync(&self.lake).await
     }

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -453,3 +454,11 @@ print(json.dumps(done))
         table.append([{"id": n}])
     theirs = json.loads(peer.communicate(timeout=120)[0])
     assert sorted(row[0] for row in table.scan()) == sorted(list(range(30)) + theirs)
+
+
+def test_files_name_their_writer_as_parquet_java_reads_it(tmp_path):
+    """It takes the name and the version apart at the word between them, and leaves out statistics of a file of an unknown writer."""
+    with tarndb.connect(tmp_path / "lake") as lake:
+        lake.create_table("t", [{"a": "x"}])
+        ((path,),) = lake.sql('SELECT file_path FROM "t$files"').fetchall()
+        assert re.fullmatch(r"tarndb version \d+\.\d+\.\d+", pyarrow.parquet.read_metadata(path.removeprefix("file://")).created_by)
