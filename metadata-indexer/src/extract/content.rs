@@ -198,6 +198,7 @@ impl Seek for Content {
 pub(super) mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use super::super::{Annotation, Wrong};
     use super::*;
 
     /// What is in memory, and how often it was asked for.
@@ -223,6 +224,17 @@ pub(super) mod tests {
             tokio::task::spawn_blocking(move || work(content)).await.unwrap()
         });
         (done, reads.load(Ordering::Relaxed))
+    }
+
+    /// What is built in.
+    type Learn = fn(&Content, &mut Annotation) -> std::result::Result<(), Wrong>;
+
+    /// What `learn` finds in these bytes, and how often they were asked for.
+    pub(crate) fn learnt_by(learn: Learn, bytes: &[u8]) -> (std::result::Result<Annotation, String>, usize) {
+        with(bytes, move |content| {
+            let mut annotation = Annotation::default();
+            learn(&content, &mut annotation).map_err(|e| e.to_string()).map(|()| annotation)
+        })
     }
 
     #[test]

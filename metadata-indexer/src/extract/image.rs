@@ -81,14 +81,11 @@ mod tests {
     use exif::experimental::Writer;
     use exif::{Context, Field};
 
-    use super::super::content::tests::with;
+    use super::super::content::tests::learnt_by;
     use super::*;
 
     fn learnt(bytes: &[u8]) -> (Result<Annotation, String>, usize) {
-        with(bytes, |content| {
-            let mut annotation = Annotation::default();
-            learn(&content, &mut annotation).map_err(|e| e.to_string()).map(|()| annotation)
-        })
+        learnt_by(learn, bytes)
     }
 
     /// A JPEG of 640 by 480 with these segments before the one that tells the size.

@@ -50,14 +50,11 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
     use parquet::arrow::ArrowWriter;
 
-    use super::super::content::tests::with;
+    use super::super::content::tests::learnt_by;
     use super::*;
 
     fn learnt(bytes: &[u8]) -> (Result<Annotation, String>, usize) {
-        with(bytes, |content| {
-            let mut annotation = Annotation::default();
-            learn(&content, &mut annotation).map_err(|e| e.to_string()).map(|()| annotation)
-        })
+        learnt_by(learn, bytes)
     }
 
     #[test]

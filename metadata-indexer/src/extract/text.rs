@@ -125,15 +125,11 @@ fn decodes(decoder: &mut Decoder, mut bytes: &[u8], mut decoded: impl FnMut(&str
 
 #[cfg(test)]
 mod tests {
-    use super::super::content::tests::with;
+    use super::super::content::tests::learnt_by;
     use super::*;
 
     fn learnt(bytes: &[u8]) -> Option<(i64, String)> {
-        let annotation = with(bytes, |content| {
-            let mut annotation = Annotation::default();
-            learn(&content, &mut annotation).map(|()| annotation).map_err(|e| e.to_string())
-        });
-        let annotation = annotation.0.unwrap();
+        let annotation = learnt_by(learn, bytes).0.unwrap();
         annotation.text_lines.zip(annotation.text_encoding)
     }
 

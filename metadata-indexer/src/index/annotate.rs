@@ -78,6 +78,7 @@ impl Index {
                 None => continue,
                 Some(Waiting::All) => self.annotate_all(&open, &stop).await,
                 Some(Waiting::Some(targets)) => {
+                    let _one = self.annotating.lock().await;
                     let targets = stream::iter(targets.into_iter().map(Ok));
                     self.annotate(&open, targets, &stop).await.inspect(|refused| self.note_refused(refused.as_ref()))
                 }
@@ -128,7 +129,7 @@ impl Index {
         }
         let rows = lake.scan(&inventory, Some(&OBJECT.map(str::to_string)), None, None).await?;
         let targets = rows.map(|batch| new_contents(&batch?, &mut known)).map_ok(|new| stream::iter(new.into_iter().map(Ok)));
-        let refused = self.annotate_alone(lake, targets.try_flatten(), stop).await?;
+        let refused = self.annotate(lake, targets.try_flatten(), stop).await?;
         if *stop.borrow() {
             return Ok(refused);
         }
@@ -136,25 +137,15 @@ impl Index {
             let annotations = lake.table(&self.names.annotations).await?;
             let rows = lake.scan(&annotations, Some(&CONTENT.map(str::to_string)), None, None).await?;
             let gone = rows.map(|batch| gone_contents(&batch?, &known)).map_ok(|gone| stream::iter(gone.into_iter().map(Ok)));
-            self.annotate_alone(lake, gone.try_flatten(), stop).await?;
+            self.annotate(lake, gone.try_flatten(), stop).await?;
         }
         self.set_annotation_error(refused.as_ref());
         unseen.seen();
         Ok(refused)
     }
 
+    /// Looks at contents, and commits what is learnt as it comes: one at a time. An object that is not ours to read is left out, and handed back is why.
     async fn annotate(
-        &self,
-        lake: &Lakehouse,
-        targets: impl Stream<Item = Result<(ObjectId, Target)>> + Send,
-        stop: &watch::Receiver<bool>,
-    ) -> Result<Option<Error>> {
-        let _one = self.annotating.lock().await;
-        self.annotate_alone(lake, targets, stop).await
-    }
-
-    /// Looks at contents, and commits what is learnt as it comes. An object that is not ours to read is left out, and handed back is why.
-    async fn annotate_alone(
         &self,
         lake: &Lakehouse,
         targets: impl Stream<Item = Result<(ObjectId, Target)>> + Send,

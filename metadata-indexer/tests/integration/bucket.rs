@@ -12,8 +12,12 @@ use tarndb_testkit::naive::lines;
 use crate::rows;
 
 async fn lake_with(store: &Arc<InMemory>) -> Lakehouse {
+    lake_at("memory://", store).await
+}
+
+async fn lake_at(location: &str, store: &Arc<InMemory>) -> Lakehouse {
     let indexer = MetadataIndexer::default().with_object_store("gs://photos", Arc::clone(store) as _);
-    Lakehouse::builder("memory://").with_extension(Arc::new(indexer)).build().await.unwrap()
+    Lakehouse::builder(location).with_extension(Arc::new(indexer)).build().await.unwrap()
 }
 
 async fn put(store: &InMemory, key: &str, size: usize) {
@@ -119,10 +123,7 @@ async fn objects_are_looked_at() {
 async fn upkeep_by_processes_that_write_once() {
     let scratch = tempfile::tempdir().unwrap();
     let store = Arc::new(InMemory::new());
-    let open = || async {
-        let indexer = MetadataIndexer::default().with_object_store("gs://photos", Arc::clone(&store) as _);
-        Lakehouse::builder(scratch.path().to_str().unwrap()).with_extension(Arc::new(indexer)).build().await.unwrap()
-    };
+    let open = || lake_at(scratch.path().to_str().unwrap(), &store);
     let options = IndexOptions::default().with("fetch", "none").unwrap().with("journal_retention", "30 days").unwrap();
     let options = options.with("reconcile_every", "never").unwrap();
     open().await.create_metadata_index_with("i", "gs://photos", &options).await.unwrap().stop().await;
@@ -197,10 +198,7 @@ async fn upkeep_keeps_tables_small() {
 async fn upkeep_beside_another_process() {
     let scratch = tempfile::tempdir().unwrap();
     let store = Arc::new(InMemory::new());
-    let open = || async {
-        let indexer = MetadataIndexer::default().with_object_store("gs://photos", Arc::clone(&store) as _);
-        Lakehouse::builder(scratch.path().to_str().unwrap()).with_extension(Arc::new(indexer)).build().await.unwrap()
-    };
+    let open = || lake_at(scratch.path().to_str().unwrap(), &store);
     let lakes = [open().await, open().await];
     let options = IndexOptions::default().with("fetch", "none").unwrap().with("reconcile_every", "never").unwrap();
     let first = lakes[0].create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
