@@ -1,16 +1,16 @@
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
+use moka::future::Cache;
 use tarndb_catalog::{Error, ErrorKind, Result, Storage, inline_manifests};
 
 use super::columns::{Inherited, ManifestColumns};
 use super::entries::{self, FileEntry};
 use super::list;
 
-/// Memory for decoded manifests, unless configured.
-const DEFAULT_BUDGET_BYTES: usize = 256 * 1024 * 1024;
+/// Memory for decoded manifests, in bytes.
+const BUDGET: u64 = 256 * 1024 * 1024;
 
 /// How many manifests are read at once.
 const READ_CONCURRENCY: usize = 16;
@@ -21,22 +21,13 @@ const READ_CONCURRENCY: usize = 16;
 #[derive(Debug)]
 pub(crate) struct ManifestCache {
     storage: Storage,
-    budget_bytes: usize,
-    state: Arc<Mutex<State>>,
+    items: Cache<String, Item>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    items: HashMap<String, Item>,
-    used_bytes: usize,
-    tick: u64,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Item {
     content: Content,
     bytes: usize,
-    last_use: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -47,12 +38,13 @@ enum Content {
 
 impl ManifestCache {
     pub(crate) fn new(storage: Storage) -> Self {
-        Self { storage, budget_bytes: DEFAULT_BUDGET_BYTES, state: Arc::default() }
+        let weigh = |path: &String, item: &Item| u32::try_from(path.len() + item.bytes).unwrap_or(u32::MAX);
+        Self { storage, items: Cache::builder().max_capacity(BUDGET).weigher(weigh).build() }
     }
 
     /// The same cache for tables of another storage.
     pub(crate) fn for_storage(&self, storage: Storage) -> Self {
-        Self { storage, budget_bytes: self.budget_bytes, state: Arc::clone(&self.state) }
+        Self { storage, items: self.items.clone() }
     }
 
     /// What a path of metadata stands for: tables that were moved may share their old locations.
@@ -60,43 +52,18 @@ impl ManifestCache {
         format!("{} {path}", self.storage.root())
     }
 
-    fn get(&self, path: &str) -> Option<Content> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.tick += 1;
-        let tick = state.tick;
-        let item = state.items.get_mut(&self.key(path))?;
-        item.last_use = tick;
-        Some(item.content.clone())
+    async fn get(&self, path: &str) -> Option<Content> {
+        Some(self.items.get(&self.key(path)).await?.content)
     }
 
-    fn put(&self, path: &str, content: Content, bytes: usize) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.tick += 1;
-        let last_use = state.tick;
-        if let Some(old) = state.items.insert(self.key(path), Item { content, bytes, last_use }) {
-            state.used_bytes -= old.bytes;
-        }
-        state.used_bytes += bytes;
-        if state.used_bytes <= self.budget_bytes {
-            return;
-        }
-        // Make room for some time, so that a full cache does not sort at every insert.
-        let mut by_age: Vec<(u64, String)> = state.items.iter().map(|(k, item)| (item.last_use, k.clone())).collect();
-        by_age.sort_unstable();
-        for (_, key) in by_age {
-            if state.used_bytes <= self.budget_bytes / 10 * 9 {
-                break;
-            }
-            if let Some(old) = state.items.remove(&key) {
-                state.used_bytes -= old.bytes;
-            }
-        }
+    async fn put(&self, path: &str, content: Content, bytes: usize) {
+        self.items.insert(self.key(path), Item { content, bytes }).await;
     }
 
     /// The manifests of a snapshot.
     pub(crate) async fn manifest_list(&self, snapshot: &Snapshot) -> Result<Arc<Vec<ManifestFile>>> {
         let path = snapshot.manifest_list();
-        if let Some(Content::List(list)) = self.get(path) {
+        if let Some(Content::List(list)) = self.get(path).await {
             return Ok(list);
         }
         if let Some(manifests) = inline_manifests(path) {
@@ -104,7 +71,7 @@ impl ManifestCache {
         }
         let bytes = self.storage.read(path).await.map_err(|e| unreadable("manifest list", path, e))?;
         let list = Arc::new(list::decode(&bytes).map_err(|e| unreadable("manifest list", path, e))?);
-        self.put(path, Content::List(Arc::clone(&list)), 2 * bytes.len());
+        self.put(path, Content::List(Arc::clone(&list)), 2 * bytes.len()).await;
         Ok(list)
     }
 
@@ -120,7 +87,7 @@ impl ManifestCache {
     /// One decoded manifest.
     pub(crate) async fn manifest(&self, file: &ManifestFile) -> Result<Arc<ManifestColumns>> {
         let path = &file.manifest_path;
-        if let Some(Content::Manifest(columns)) = self.get(path) {
+        if let Some(Content::Manifest(columns)) = self.get(path).await {
             return Ok(columns);
         }
         let bytes = self.storage.read(path).await.map_err(|e| unreadable("manifest", path, e))?;
@@ -132,7 +99,7 @@ impl ManifestCache {
             .map_err(|e| Error::internal("decoding a manifest stopped").with_source(e))?
             .map_err(|e| unreadable("manifest", path, e))?;
         let columns = Arc::new(columns);
-        self.put(path, Content::Manifest(Arc::clone(&columns)), columns.memory_size());
+        self.put(path, Content::Manifest(Arc::clone(&columns)), columns.memory_size()).await;
         Ok(columns)
     }
 

@@ -28,7 +28,7 @@ pub struct RowChange {
 pub(crate) async fn change_rows(lake: &Lakehouse, table: &Table, change: RowChange) -> Result<Table> {
     table.check_writable()?;
     let memory = Arc::clone(&lake.session_context().runtime_env().memory_pool);
-    let loader = DeleteLoader::new(table.env().storage.clone(), &memory);
+    let loader = DeleteLoader::new(table, &memory);
     let Leaving { rows, files } = leaving(table, &loader, change.deleted, true).await?;
     let referenced: HashSet<String> = rows.keys().cloned().collect();
     let added = stream::iter(change.added.into_iter().map(Ok));

@@ -324,7 +324,7 @@ async fn commit(
     whole: Vec<ScanTask>,
     found: BTreeMap<String, RoaringTreemap>,
 ) -> Result<DeleteResult> {
-    let loader = DeleteLoader::new(table.env().storage.clone(), &lake.session_context().runtime_env().memory_pool);
+    let loader = DeleteLoader::new(table, &lake.session_context().runtime_env().memory_pool);
     let mut rows: u64 = found.values().map(RoaringTreemap::len).sum();
     let mut removed: HashSet<String> = HashSet::new();
     for task in whole {

@@ -1,7 +1,7 @@
 //! Reading tables: which files a scan needs, and how their rows become batches.
 //!
 //! * [`plan`]: manifest list, manifests, files, each pruned before the next is read.
-//! * [`pruning`]: partition values and column bounds as statistics of DataFusion's `PruningPredicate`.
+//! * [`pruning`]: partition values and column bounds as statistics of DataFusion's `PruningPredicate`; [`prefix`]: what it cannot do.
 //! * [`deletes`]: which delete files apply to which data file, and their positions.
 //! * [`equality`]: rows deleted by their values.
 //! * [`running_filter`]: files that are left out while the query runs.
@@ -23,6 +23,7 @@ mod metadata_columns;
 mod name_mapping;
 mod partition_range;
 mod plan;
+mod prefix;
 mod pruning;
 mod read_schema;
 mod rows;

@@ -19,6 +19,7 @@ use tarndb_catalog::Result;
 
 use super::bounds::{self, End};
 use super::partition_range::{self, Range};
+use super::prefix::{self, Keeps};
 use crate::error::engine_error;
 use crate::manifest::{Count, ManifestColumns};
 use crate::table::schema_for_spec;
@@ -49,7 +50,8 @@ impl Pruner {
     pub(crate) fn new(schema: Arc<Schema>, arrow: SchemaRef, filters: &[Arc<dyn PhysicalExpr>]) -> Result<Self> {
         let mut predicates = Vec::new();
         for filter in filters.iter().filter(|filter| casts_keep_order(filter, &arrow)) {
-            let predicate = PruningPredicate::try_new(Arc::clone(filter), Arc::clone(&arrow)).map_err(engine_error)?;
+            let filter = prefix::with_ranges(filter, Keeps::SameOrMore);
+            let predicate = PruningPredicate::try_new(filter, Arc::clone(&arrow)).map_err(engine_error)?;
             if !predicate.always_true() {
                 predicates.push(predicate);
             }
@@ -91,7 +93,7 @@ impl Pruner {
         self.prune(&statistics)
     }
 
-    /// What no predicate rules out. One that cannot be evaluated over bounds (a `LIKE` over string views) rules out nothing.
+    /// What no predicate rules out. One that cannot be evaluated over bounds rules out nothing.
     fn prune(&self, statistics: &impl PruningStatistics) -> Vec<bool> {
         let mut keep = vec![true; statistics.num_containers()];
         for predicate in &self.predicates {

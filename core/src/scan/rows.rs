@@ -52,7 +52,7 @@ impl Deletes {
             let keys = Keys::new(table, &applied)?;
             Some(FilterLoader::new(storage.clone(), read.clone(), keys, applied, Arc::clone(memory)))
         };
-        Ok(Self { positions: DeleteLoader::new(storage.clone(), memory), equality })
+        Ok(Self { positions: DeleteLoader::new(table, memory), equality })
     }
 
     /// What equality deletes delete in the task's file.

@@ -30,6 +30,7 @@ use super::field_ids::{self, Absent, FieldIdAdapterFactory};
 use super::files::checked_reader::CheckedReaders;
 use super::files::guard::FileGuard;
 use super::plan::{PlanCounts, ScanTask};
+use super::prefix::{self, Keeps};
 use super::pruning::casts_keep_order;
 use super::running_filter::RunningFilter;
 use super::{ReadSchema, statistics};
@@ -166,7 +167,7 @@ fn file_groups(
     tasks: Vec<ScanTask>,
     statistics: Vec<Option<Statistics>>,
 ) -> Result<Vec<FileGroup>> {
-    let loader = Arc::new(DeleteLoader::new(table.env().storage.clone(), &session.runtime_env().memory_pool));
+    let loader = Arc::new(DeleteLoader::new(table, &session.runtime_env().memory_pool));
     let partitions = session.config().target_partitions();
     let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); partitions.clamp(1, tasks.len().max(1))];
     for (number, (task, statistics)) in (0_i64..).zip(tasks.into_iter().zip(statistics)) {
@@ -313,7 +314,10 @@ impl FileSource for IcebergSource {
         config: &ConfigOptions,
     ) -> EngineResult<FilterPushdownPropagation<Arc<dyn FileSource>>> {
         let pushable: Vec<bool> = filters.iter().map(|filter| self.can_push(filter)).collect();
-        let safe = filters.iter().zip(&pushable).filter(|(_, push)| **push).map(|(filter, _)| Arc::clone(filter)).collect();
+        // Filters that are evaluated here, and not again by the engine, have to keep the same rows.
+        let keeps = if config.execution.parquet.pushdown_filters { Keeps::Same } else { Keeps::SameOrMore };
+        let safe = filters.iter().zip(&pushable).filter(|(_, push)| **push);
+        let safe = safe.map(|(filter, _)| prefix::with_ranges(filter, keeps)).collect();
         let answer = self.inner.try_pushdown_filters(safe, config)?;
         let mut answers = answer.filters.into_iter();
         let merged =

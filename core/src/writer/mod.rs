@@ -26,6 +26,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use iceberg::spec::{FormatVersion, Struct};
+use roaring::RoaringTreemap;
 use tarndb_catalog::Result;
 
 pub(crate) use column_statistics::{successor, successor_bytes};
@@ -88,10 +89,22 @@ pub(crate) async fn write_rows(
 /// # Errors
 /// The storage's; what was written is deleted again.
 pub(crate) async fn write_deletes(table: &Table, deleted: BTreeMap<String, DeletedRows>) -> Result<Vec<WrittenFile>> {
-    match table.metadata().format_version() {
-        FormatVersion::V3 => deletion_vectors::write_deletion_vectors(table, deleted).await,
-        _ => position_delete::write_position_deletes(table, deleted).await,
+    let mut positions: HashMap<String, RoaringTreemap> =
+        deleted.iter().map(|(path, rows)| (path.clone(), rows.positions.clone())).collect();
+    let written = match table.metadata().format_version() {
+        FormatVersion::V3 => deletion_vectors::write_deletion_vectors(table, deleted).await?,
+        _ => position_delete::write_position_deletes(table, deleted).await?,
+    };
+    // The next query needs them, and so does the next change of the same data files.
+    for WrittenFile { file, .. } in &written {
+        if let Some((path, positions)) = file.referenced_data_file().and_then(|path| positions.remove_entry(&path)) {
+            let range = file.content_offset().zip(file.content_size_in_bytes());
+            let range = range.map(|(offset, length)| (offset.cast_unsigned(), length.cast_unsigned()));
+            let positions = HashMap::from([(path, Arc::new(positions))]);
+            table.env().deleted_positions.put((file.file_path().to_string(), range), Arc::new(positions)).await;
+        }
     }
+    Ok(written)
 }
 
 struct OpenFiles<'a> {

@@ -11,7 +11,7 @@ use crate::{number, rows, run};
 fn predicate(random: &mut StdRng) -> String {
     let n: i32 = random.random_range(-520..520);
     let compare = ["=", "<", "<=", ">", ">=", "<>"][random.random_range(0..6)];
-    let leaf = match random.random_range(0..13) {
+    let leaf = match random.random_range(0..20) {
         0 => format!("id {compare} {}", n.abs()),
         1 => format!("i {compare} {n}"),
         2 => format!("x {compare} {}", f64::from(n) / 8.0),
@@ -24,6 +24,15 @@ fn predicate(random: &mut StdRng) -> String {
         9 => format!("id IN ({}, {}, {})", n.abs(), n.abs() / 2, n.abs() / 3),
         10 => ["b", "NOT b", "i IS NULL", "s IS NOT NULL", "x IS NULL"][random.random_range(0..5)].to_string(),
         11 => format!("i BETWEEN {} AND {}", n, n + 40),
+        12 => format!("s LIKE 's{}%'", n.rem_euclid(7)),
+        13 => format!("s NOT LIKE 's{}%'", n.rem_euclid(7)),
+        14 => format!("starts_with(s, 's{}')", n.rem_euclid(20)),
+        15 => format!("s LIKE 's{}'", n.rem_euclid(50)),
+        16 => format!("s LIKE 's_{}%'", n.rem_euclid(9)),
+        17 => format!("s ILIKE 'S{}%'", n.rem_euclid(7)),
+        18 => ["s LIKE 's\\%'", "s LIKE '%1'", "s NOT LIKE 'shared%6'", "s LIKE '\\s4%%'", "s LIKE ''"]
+            [random.random_range(0..5)]
+        .to_string(),
         _ => format!("tz {compare} TIMESTAMPTZ '1970-01-01T00:00:00Z'"),
     };
     match random.random_range(0..5) {
@@ -87,6 +96,8 @@ async fn random_predicates_over_every_partitioning() {
     for (seed, partitioning) in partitionings.iter().enumerate() {
         let mut random = StdRng::seed_from_u64(seed as u64);
         let lake = tarndb_core::connect("memory://").await.unwrap();
+        // Whether filters are evaluated with the reading, beside pruning.
+        run(&lake, &[&format!("SET datafusion.execution.parquet.pushdown_filters = {}", seed % 2 == 1)]).await;
         let before = TableBuilder::new("t").partitioned_by(partitioning).build(&lake, &mut random).await;
         compare(&lake, "t", &mut random, 30).await;
         let first = before.snapshot().unwrap().snapshot_id();
@@ -127,6 +138,33 @@ async fn one_file_is_opened_for_one_value() {
         let plan =
             naive::lines(&rows(&lake, &format!("EXPLAIN ANALYZE SELECT * FROM t WHERE {predicate}")).await.unwrap()).join("\n");
         assert_eq!(files(plan), (8, 7), "{predicate}");
+    }
+}
+
+/// Bounds of files and of pages prune by what a text begins with.
+#[tokio::test(flavor = "multi_thread")]
+async fn prefixes_prune() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    let pages = "'write.parquet.page-row-limit' = '100', 'write.parquet.page-size-bytes' = '1024'";
+    run(&lake, &[&format!("CREATE TABLE t (s STRING, other STRING) TBLPROPERTIES ({pages})")]).await;
+    for part in ["a", "b", "c"] {
+        let values = format!("'{part}/' || lpad(CAST(value AS STRING), 5, '0'), 'x' || value");
+        run(&lake, &[&format!("INSERT INTO t SELECT {values} FROM generate_series(0, 9999)")]).await;
+    }
+    for pushdown in [false, true] {
+        run(&lake, &[&format!("SET datafusion.execution.parquet.pushdown_filters = {pushdown}")]).await;
+        for (predicate, count) in [
+            ("s LIKE 'b/012%'", 100),
+            ("starts_with(s, 'b/012')", 100),
+            ("s LIKE 'b/012%' AND other NOT LIKE 'x129%'", 90),
+            ("s LIKE 'b/012%' OR s LIKE 'b/0130_'", 110),
+        ] {
+            assert_eq!(number(&lake, &format!("SELECT count(*) FROM t WHERE {predicate}")).await, count, "{predicate}");
+            let plan = rows(&lake, &format!("EXPLAIN ANALYZE SELECT * FROM t WHERE {predicate}")).await.unwrap();
+            let plan = naive::lines(&plan).join("\n");
+            assert!(plan.contains("iceberg_files_pruned=2"), "{predicate}: {plan}");
+            assert!(plan.contains("page_index_rows_pruned=10.00 K total → 1.02 K matched"), "{predicate}: {plan}");
+        }
     }
 }
 

@@ -168,7 +168,9 @@ impl Index {
                 Some(present) => present,
             };
             let sequence = found_after(writer, &id, now);
-            let (timestamp, origin) = (event.time.unwrap_or(now), event.origin.clone());
+            // When it went nobody said, and it is to be remembered from now on.
+            let since = if change == Change::Deleted { None } else { event.time };
+            let (timestamp, origin) = (since.unwrap_or(now), event.origin.clone());
             records.push(Record { id, sequence, timestamp, change, origin });
         }
         Ok((records, refused))

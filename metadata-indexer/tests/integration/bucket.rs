@@ -88,6 +88,29 @@ async fn a_part_of_a_bucket_is_listed_and_told_of() {
     lake.close().await;
 }
 
+/// A deletion is remembered since it was noticed, whatever the event says that led to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_gone_by_an_old_event_stays_known() {
+    let (store, scratch) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
+    let location = scratch.path().to_str().unwrap();
+    let lake = lake_at(location, &store).await;
+    let options = IndexOptions::default().with("reconcile_every", "never").unwrap().with("fetch", "none").unwrap();
+    let index = lake.create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
+    let create = message(&[created("photos", "a", 7, 5)]);
+    assert_eq!(index.push(&create).await.unwrap().applied, 1);
+    let tagged = r#"{"eventSource":"aws:s3","eventName":"ObjectTagging:Put","eventTime":"2026-03-04T10:00:00Z","s3":{"bucket":{"name":"photos"},"object":{"key":"a"}}}"#;
+    assert_eq!(index.push(&message(&[tagged.to_string()])).await.unwrap().applied, 1, "it is not there");
+    lake.close().await;
+
+    let lake = lake_at(location, &store).await;
+    let index = lake.metadata_index("i").await.unwrap();
+    let again = EventCounts { received: 1, duplicates: 1, ..EventCounts::default() };
+    assert_eq!(index.push(&create).await.unwrap(), again);
+    let journal = "SELECT key, record_type, size FROM i.journal";
+    assert_eq!(lines(&rows(&lake, journal).await), ["a|CREATE|5", "a|DELETE|NULL"]);
+    lake.close().await;
+}
+
 /// What an event does not tell is asked for, and what it says happened is looked at.
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_are_looked_at() {

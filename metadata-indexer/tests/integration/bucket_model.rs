@@ -165,7 +165,7 @@ async fn inventory(lake: &Lakehouse) -> BTreeMap<Id, Option<i64>> {
 }
 
 /// The journal, each row of which is there once; and how many rows are of what was found by looking.
-async fn journal(lake: &Lakehouse) -> (BTreeSet<Told>, usize) {
+async fn journal(lake: &Lakehouse, of: &str) -> (BTreeSet<Told>, usize) {
     let (mut told, mut found) = (BTreeSet::new(), HashMap::new());
     for batch in rows(lake, "SELECT key, version_id, sequence_number, record_type FROM i.journal").await {
         let text = |column: usize| batch.column(column).as_string::<i32>();
@@ -175,10 +175,10 @@ async fn journal(lake: &Lakehouse) -> (BTreeSet<Told>, usize) {
             let (key, sequence) = (text(0).value(row).to_string(), text(2).value(row).to_string());
             if sequence.len() > 32 {
                 let again = found.insert((key.clone(), version.clone(), sequence.clone()), kind);
-                assert!(again.is_none(), "{key} {sequence} was found twice");
+                assert!(again.is_none(), "{of}: {key} {sequence} was found twice: {again:?} and {kind}");
             } else {
                 let row = (key, version, sequence, kind);
-                assert!(told.insert(row.clone()), "{row:?} is there twice");
+                assert!(told.insert(row.clone()), "{of}: {row:?} is there twice");
             }
         }
     }
@@ -274,7 +274,7 @@ async fn history(seed: u64, kind: Kind) {
             let rows = tarndb_testkit::naive::lines(&rows(&lake, &of_key).await);
             panic!("seed {seed}, {kind:?}: {id:?} is {size:?} in one of inventory and bucket; journal: {rows:#?}");
         }
-        let (told, found) = journal(&lake).await;
+        let (told, found) = journal(&lake, &format!("seed {seed}, {kind:?}")).await;
         assert_eq!(told, bucket.history, "seed {seed}, {kind:?}");
         assert!(found == 0 || lists, "seed {seed}, {kind:?}");
         if versioned {
@@ -284,7 +284,7 @@ async fn history(seed: u64, kind: Kind) {
     drop(index.reconcile().await);
     assert_eq!(index.reconcile().await.unwrap(), tarndb_metadata_indexer::Synced::default(), "seed {seed}");
     assert_eq!(inventory(&lake).await, bucket.live, "seed {seed} after a listing");
-    let (told, _) = journal(&lake).await;
+    let (told, _) = journal(&lake, &format!("seed {seed}, {kind:?}")).await;
     assert!(told.is_subset(&bucket.history), "seed {seed}: the journal has what never happened");
     for table in ["i.journal", "i.inventory"] {
         invariants::assert_referenced_files_exist(lake.storage(), &lake.table(table).await.unwrap()).await;

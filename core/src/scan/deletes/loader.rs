@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use roaring::RoaringTreemap;
-use tarndb_catalog::{Error, ErrorKind, Result, Storage};
+use tarndb_catalog::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 
 use super::{DeleteFile, deletion_vector};
@@ -17,14 +17,7 @@ use crate::error::engine_error;
 use crate::manifest::{FILE_PATH_FIELD_ID, FileFormat, POS_FIELD_ID};
 use crate::scan::files::{self, FileRef, FileRows, Wanted};
 use crate::scan::plan::ScanTask;
-
-type PositionsByFile = HashMap<String, Arc<RoaringTreemap>>;
-
-/// A delete file, or the part of one that a deletion vector is.
-type Part = (String, Option<(u64, u64)>);
-
-/// Memory that the positions of a file take beside their bitmap, roughly.
-const ENTRY_BYTES: usize = 128;
+use crate::table::{Environment, Part, PositionsByFile, Table, memory_size};
 
 /// Delete files of one data file that are read at a time.
 const READ_CONCURRENCY: usize = 4;
@@ -35,16 +28,16 @@ const MAX_VECTOR_BYTES: u64 = 1 << 31;
 /// Reads delete files, each once for all data files of a scan.
 #[derive(Debug)]
 pub(crate) struct DeleteLoader {
-    storage: Storage,
+    env: Arc<Environment>,
     memory: MemoryReservation,
     loaded: Mutex<HashMap<Part, Arc<OnceCell<Arc<PositionsByFile>>>>>,
 }
 
 impl DeleteLoader {
-    /// Keeps what it read in memory of `memory`.
-    pub(crate) fn new(storage: Storage, memory: &Arc<dyn MemoryPool>) -> Self {
+    /// For files of `table`. Keeps what it read in memory of `memory`.
+    pub(crate) fn new(table: &Table, memory: &Arc<dyn MemoryPool>) -> Self {
         let memory = MemoryConsumer::new("position deletes").register(memory);
-        Self { storage, memory, loaded: Mutex::default() }
+        Self { env: Arc::clone(table.env()), memory, loaded: Mutex::default() }
     }
 
     /// The deleted positions of the task's data file.
@@ -76,18 +69,27 @@ impl DeleteLoader {
     }
 
     async fn load(&self, file: &DeleteFile) -> Result<Arc<PositionsByFile>> {
-        let read = self.read(file).await.and_then(|positions| {
-            let bytes = positions.iter().map(|(path, positions)| ENTRY_BYTES + path.len() + positions.serialized_size());
-            self.memory.try_grow(bytes.sum()).map_err(engine_error)?;
+        let positions = self.known_or_read(file).await.and_then(|positions| {
+            self.memory.try_grow(memory_size(&positions)).map_err(engine_error)?;
             Ok(positions)
         });
-        read.map(Arc::new).map_err(|e| {
+        positions.map_err(|e| {
             match e.kind() {
                 ErrorKind::NotFound => Error::data_invalid("position delete file is missing").with_source(e),
                 _ => e,
             }
             .with_context("file", file.path.clone())
         })
+    }
+
+    async fn known_or_read(&self, file: &DeleteFile) -> Result<Arc<PositionsByFile>> {
+        let part = (file.path.clone(), file.range);
+        if let Some(known) = self.env.deleted_positions.get(&part).await {
+            return Ok(known);
+        }
+        let positions = Arc::new(self.read(file).await?);
+        self.env.deleted_positions.put(part, Arc::clone(&positions)).await;
+        Ok(positions)
     }
 
     /// For what is held as it is in its file while it becomes positions.
@@ -115,7 +117,7 @@ impl DeleteLoader {
         let end =
             end.ok_or_else(|| Error::data_invalid(format!("a deletion vector of {length} bytes at {offset} is not possible")))?;
         let _held = self.reserve(length)?;
-        let bytes = self.storage.object_store().get_range(&self.storage.path(&file.path)?, offset..end).await?;
+        let bytes = self.env.storage.object_store().get_range(&self.env.storage.path(&file.path)?, offset..end).await?;
         let positions = deletion_vector::decode(&bytes)?;
         if positions.len() != file.record_count {
             let (found, said) = (positions.len(), file.record_count);
@@ -130,7 +132,7 @@ impl DeleteLoader {
         if let Some(referenced) = &file.referenced {
             // Every row has the same path, so that it need not be read; columns without ids are found by name below.
             let wanted = Wanted { columns: Some(&POSITIONS), ..Wanted::EVERYTHING };
-            let FileRows { schema, mut batches } = files::open(&self.storage, of, wanted).await?;
+            let FileRows { schema, mut batches } = files::open(&self.env.storage, of, wanted).await?;
             if !schema.fields().is_empty() {
                 let mut positions = RoaringTreemap::new();
                 while let Some(batch) = batches.try_next().await? {
@@ -139,7 +141,7 @@ impl DeleteLoader {
                 return Ok(HashMap::from([(referenced.clone(), Arc::new(positions))]));
             }
         }
-        let FileRows { schema, mut batches } = files::open(&self.storage, of, Wanted::EVERYTHING).await?;
+        let FileRows { schema, mut batches } = files::open(&self.env.storage, of, Wanted::EVERYTHING).await?;
         let mut result: HashMap<String, RoaringTreemap> = HashMap::new();
         while let Some(batch) = batches.try_next().await? {
             collect_by_file(&batch, &schema, &mut result)?;
