@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema, SchemaRef
 use iceberg::spec::{ManifestFile, TableMetadata};
 
 use crate::manifest::fuzzing as manifests;
+use crate::positions;
 use crate::scan::fuzzing as scans;
 
 /// A table with a partition spec of every transform, for the types of partitions.
@@ -33,6 +34,11 @@ pub fn manifest(bytes: &[u8]) {
 /// The blob of a deletion vector in a Puffin file.
 pub fn deletion_vector(bytes: &[u8]) {
     let _ = black_box(scans::deletion_vector(bytes));
+}
+
+/// Where in a data file the rows of each value are.
+pub fn rows_of_value(bytes: &[u8]) {
+    let _ = black_box(positions::decode_and_find(bytes, (3, "colour", "red")));
 }
 
 /// A Parquet file, as far as its footer.

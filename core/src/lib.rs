@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod lakehouse;
 pub mod maintenance;
 mod manifest;
+mod positions;
 mod query;
 mod scan;
 mod table;

@@ -24,6 +24,14 @@ const UPKEEP: [(&str, &str); 4] = [
     ("write.metadata.previous-versions-max", "20"),
 ];
 
+/// Table property of those that are asked for single objects: rows of a page, which is read to find one.
+const PAGE_ROWS: (&str, u32) = ("write.parquet.page-row-limit", 2048);
+
+/// Table property of `tarndb_core`: columns of whose values data files tell the rows, and those of each table.
+const BITMAP_COLUMNS: &str = "tarndb.bitmap-columns";
+const INVENTORY_BITMAPS: &str = "object_tags,user_metadata,storage_class";
+const ANNOTATION_BITMAPS: &str = "media_type,text_encoding,attributes";
+
 /// How long nobody takes to create the journal after the inventory.
 const LEFT_AFTER_MS: i64 = 60_000;
 
@@ -96,18 +104,21 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source
     let text = |text: &str| text.replace('\'', "''");
     let properties: Vec<String> =
         properties.iter().map(|(name, value)| format!("'{}' = '{}'", text(name), text(value))).collect();
-    let properties = format!("TBLPROPERTIES ({})", properties.join(", "));
-    let columns = format!("{KEY_COLUMNS}, {OBJECT_COLUMNS}");
-    let by_key = format!("PARTITIONED BY (bucket({INVENTORY_BUCKETS}, key)) {properties}");
-    let mut statements = vec![(inventory, format!("({columns}) {by_key}"))];
+    let properties = properties.join(", ");
+    let by_key = |columns: &str, bitmaps: &str| {
+        let (page, rows) = PAGE_ROWS;
+        let properties = format!("TBLPROPERTIES ({properties}, '{page}' = '{rows}', '{BITMAP_COLUMNS}' = '{bitmaps}')");
+        format!("({KEY_COLUMNS}, {columns}) PARTITIONED BY (bucket({INVENTORY_BUCKETS}, key)) {properties}")
+    };
+    let mut statements = vec![(inventory, by_key(OBJECT_COLUMNS, INVENTORY_BITMAPS))];
     if !options.extract()?.is_empty() {
-        statements.push((annotations, format!("({KEY_COLUMNS}, {ANNOTATION_COLUMNS}) {by_key}")));
+        statements.push((annotations, by_key(ANNOTATION_COLUMNS, ANNOTATION_BITMAPS)));
     }
     let columns = format!(
         "{KEY_COLUMNS}, record_type STRING NOT NULL, record_timestamp TIMESTAMP NOT NULL, {OBJECT_COLUMNS}, \
          requester STRING, source_ip_address STRING, request_id STRING"
     );
-    statements.push((journal, format!("({columns}) PARTITIONED BY (day(record_timestamp)) {properties}")));
+    statements.push((journal, format!("({columns}) PARTITIONED BY (day(record_timestamp)) TBLPROPERTIES ({properties})")));
     let mut made = Vec::new();
     for (table, definition) in statements {
         if let Err(error) = run(lake, &format!("CREATE TABLE {table} {definition}")).await {

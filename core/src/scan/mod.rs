@@ -4,6 +4,7 @@
 //! * [`pruning`]: partition values and column bounds as statistics of DataFusion's `PruningPredicate`; [`prefix`]: what it cannot do.
 //! * [`deletes`]: which delete files apply to which data file, and their positions.
 //! * [`equality`]: rows deleted by their values.
+//! * [`lookup`]: rows that have a value, by what data files tell of themselves.
 //! * [`running_filter`]: files that are left out while the query runs.
 //! * [`source`]: DataFusion's own Parquet source, wrapped so that deletes, NaN and nested columns stay right.
 //! * [`files`]: files of rows, of any format.
@@ -19,6 +20,7 @@ mod equality;
 mod field_ids;
 mod files;
 mod lineage;
+mod lookup;
 mod metadata_columns;
 mod name_mapping;
 mod partition_range;
@@ -31,7 +33,7 @@ mod running_filter;
 mod source;
 mod statistics;
 
-pub(crate) use deletes::{DeleteLoader, encode_deletion_vector, single_data_file};
+pub(crate) use deletes::{DeleteLoader, single_data_file};
 pub use files::footer::decode_parquet_footer;
 pub(crate) use lineage::LINEAGE;
 pub(crate) use metadata_columns::{MetadataColumn, MetadataColumns};
@@ -52,10 +54,10 @@ pub(crate) mod fuzzing {
     use roaring::RoaringTreemap;
 
     use super::files::footer;
-    use super::{deletes, name_mapping};
+    use super::name_mapping;
 
     pub(crate) fn deletion_vector(bytes: &[u8]) -> tarndb_catalog::Result<RoaringTreemap> {
-        deletes::decode_deletion_vector(bytes)
+        crate::positions::decode_positions(bytes)
     }
 
     /// What a file's footer says, as far as it is looked at before rows are read.

@@ -22,13 +22,18 @@ use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricB
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
 use datafusion_datasource::morsel::{MorselPlan, MorselPlanner, Morselizer};
 use object_store::{ObjectMeta, ObjectStore};
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::file::metadata::ParquetMetaData;
+use roaring::RoaringTreemap;
 use tarndb_catalog::Result;
 
-use super::deletes::{DeleteLoader, access_plan};
+use super::deletes::{DeleteLoader, Rows, access_plan};
 use super::equality::{EqualityDeleteExec, FilterLoader, Keys, TASK_COLUMN, TaskEquality};
 use super::field_ids::{self, Absent, FieldIdAdapterFactory};
 use super::files::checked_reader::CheckedReaders;
+use super::files::footer::span_of_page_indexes;
 use super::files::guard::FileGuard;
+use super::lookup::Lookup;
 use super::plan::{PlanCounts, ScanTask};
 use super::prefix::{self, Keeps};
 use super::pruning::casts_keep_order;
@@ -36,6 +41,9 @@ use super::running_filter::RunningFilter;
 use super::{ReadSchema, statistics};
 use crate::error::{engine_error, to_engine_error};
 use crate::table::{Table, engine_schema_with_ids};
+
+/// Rows are few among the others when they are this part of them: to pass over what is between many takes longer than to read it.
+const FEW_ROWS: u64 = 4;
 
 /// What a data file needs beside its own content, found out when it is opened.
 #[derive(Debug)]
@@ -139,9 +147,12 @@ impl FileScan<'_> {
             mapping: read.mapping.clone(),
             absent: read.absent_everywhere(),
         };
+        let rows_pruned = MetricBuilder::new(metrics).global_counter("iceberg_rows_pruned_by_value");
         let source = IcebergSource {
             table: table.clone(),
             pruned,
+            lookup: None,
+            rows_pruned,
             inner: Arc::new(parquet),
             readers,
             schema: Arc::clone(&read.output),
@@ -213,6 +224,10 @@ struct IcebergSource {
     table: Table,
     /// Files that were left out while the query ran.
     pruned: Count,
+    /// What files are asked when they are opened, which of their rows have some values.
+    lookup: Option<Arc<Lookup>>,
+    /// Rows that were left out by what files answered.
+    rows_pruned: Count,
 }
 
 impl IcebergSource {
@@ -322,11 +337,15 @@ impl FileSource for IcebergSource {
         let mut answers = answer.filters.into_iter();
         let merged =
             pushable.into_iter().map(|push| if push { answers.next().unwrap_or(PushedDown::No) } else { PushedDown::No });
-        let mut result = FilterPushdownPropagation::with_parent_pushdown_result(merged.collect());
-        if let Some(inner) = answer.updated_node {
-            result = result.with_updated_node(self.wrap(inner));
+        let result = FilterPushdownPropagation::with_parent_pushdown_result(merged.collect());
+        let lookup = Lookup::of(&self.table, filters.iter()).map(Arc::new);
+        if answer.updated_node.is_none() && lookup.is_none() {
+            return Ok(result);
         }
-        Ok(result)
+        let inner = answer.updated_node.unwrap_or_else(|| Arc::clone(&self.inner));
+        // What comes while the query runs is no equality.
+        let lookup = lookup.or_else(|| self.lookup.clone());
+        Ok(result.with_updated_node(Arc::new(Self { inner, lookup, ..self.clone() })))
     }
 
     fn try_pushdown_sort(
@@ -388,7 +407,9 @@ impl Morselizer for FileMorselizer {
             opening.source.pruned.add(1);
             return Ok(Box::new(NoRows));
         }
-        let is_plain = context.task.deletes.is_empty() && !opening.source.read.has_identity(context.task.spec_id);
+        let is_plain = context.task.deletes.is_empty()
+            && opening.source.lookup.is_none()
+            && !opening.source.read.has_identity(context.task.spec_id);
         guard.planner(|| match is_plain {
             true => opening.inner.plan_file(file),
             false => Ok(Box::new(FilePlanner { opening: Arc::clone(opening), file })),
@@ -418,24 +439,58 @@ impl FilePlanner {
         let Some(context) = file.extension::<FileContext>() else {
             return opening.inner.plan_file(file);
         };
+        let source = &opening.source;
         let deleted = context.loader.positions(&context.task).await.map_err(to_engine_error)?;
-        let absent = opening.source.read.absent(&context.task);
-        if deleted.is_empty() && absent.partition.is_empty() {
+        let absent = source.read.absent(&context.task);
+        if deleted.is_empty() && absent.partition.is_empty() && source.lookup.is_none() {
             return opening.inner.plan_file(file);
         }
         // The footer tells which columns there are and how many rows each row group has; the opener finds it in the cache.
-        let metrics = opening.source.inner.metrics();
-        let mut reader = opening.source.readers.create_reader(opening.partition, file.clone(), None, metrics)?;
+        let mut reader = source.readers.create_reader(opening.partition, file.clone(), None, source.inner.metrics())?;
         let footer = reader.get_metadata(None).await?;
+        let kept = opening.kept(&context.task, &deleted, reader.as_mut(), &footer).await?;
+        if kept.as_ref().is_some_and(RoaringTreemap::is_empty) {
+            source.pruned.add(1);
+            return Ok(Box::new(NoRows));
+        }
         let lacks = |id: &i32| !field_ids::has_id(footer.file_metadata().schema_descr(), *id);
         let morselizer =
             if absent.partition.keys().any(lacks) { opening.with_absent(absent)? } else { Arc::clone(&opening.inner) };
-        let file = if deleted.is_empty() { file } else { file.with_extension(access_plan(&footer, &deleted)) };
-        morselizer.plan_file(file)
+        let wanted = match &kept {
+            Some(kept) => Some(Rows::Only(kept)),
+            None => (!deleted.is_empty()).then_some(Rows::AllBut(&deleted)),
+        };
+        let plan = wanted.map(|wanted| access_plan(&footer, wanted));
+        morselizer.plan_file(match plan {
+            Some(plan) => file.with_extension(plan),
+            None => file,
+        })
     }
 }
 
 impl Opening {
+    /// The rows of the task's file that may match by its values, when they are few.
+    async fn kept(
+        &self,
+        task: &ScanTask,
+        deleted: &RoaringTreemap,
+        reader: &mut (dyn AsyncFileReader + Send),
+        footer: &ParquetMetaData,
+    ) -> EngineResult<Option<RoaringTreemap>> {
+        let Some(lookup) = &self.source.lookup else { return Ok(None) };
+        let found = lookup.rows(self.source.table.env(), task, reader, footer).await.map_err(to_engine_error)?;
+        let rows = u64::try_from(footer.file_metadata().num_rows()).unwrap_or(0);
+        let Some(kept) = found.filter(|found| found.len() <= rows / FEW_ROWS) else { return Ok(None) };
+        self.source.rows_pruned.add(usize::try_from(rows - kept.len()).unwrap_or(usize::MAX));
+        // Without the places of pages, all pages of a row group would be read.
+        if footer.offset_index().is_none()
+            && let Some(indexes) = span_of_page_indexes(footer)
+        {
+            reader.get_bytes(indexes).await?;
+        }
+        Ok(Some(kept - deleted))
+    }
+
     /// A morselizer for a file that lacks columns which its partition has.
     fn with_absent(&self, absent: Absent) -> EngineResult<Arc<dyn Morselizer>> {
         let read = &self.source.read;

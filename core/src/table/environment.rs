@@ -4,16 +4,16 @@ use std::sync::Arc;
 use datafusion::execution::memory_pool::MemoryPool;
 use tarndb_catalog::{Catalog, Storage};
 
-use super::deleted_positions::DeletedPositions;
 use super::memory::MEMORY_POOL;
 use crate::manifest::ManifestCache;
+use crate::positions::PositionCache;
 
 /// What every table of a lake shares.
 pub(crate) struct Environment {
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) storage: Storage,
     pub(crate) manifests: ManifestCache,
-    pub(crate) deleted_positions: DeletedPositions,
+    pub(crate) positions: PositionCache,
     /// For whatever grows with the data and belongs to no session; sessions begin with it.
     pub(crate) memory: Arc<dyn MemoryPool>,
 }
@@ -21,16 +21,16 @@ pub(crate) struct Environment {
 impl Environment {
     pub(crate) fn new(catalog: Arc<dyn Catalog>) -> Self {
         let storage = catalog.storage().clone();
-        let (manifests, deleted_positions) = (ManifestCache::new(storage.clone()), DeletedPositions::new(storage.root()));
-        Self { catalog, manifests, deleted_positions, storage, memory: Arc::clone(&MEMORY_POOL) }
+        let (manifests, positions) = (ManifestCache::new(storage.clone()), PositionCache::new(storage.root()));
+        Self { catalog, manifests, positions, storage, memory: Arc::clone(&MEMORY_POOL) }
     }
 
     /// For a table in another storage, which is not in the catalog.
     pub(crate) fn with_storage(&self, storage: Storage) -> Self {
         let manifests = self.manifests.for_storage(storage.clone());
-        let deleted_positions = self.deleted_positions.for_root(storage.root());
+        let positions = self.positions.for_root(storage.root());
         let (catalog, memory) = (Arc::clone(&self.catalog), Arc::clone(&self.memory));
-        Self { catalog, manifests, deleted_positions, storage, memory }
+        Self { catalog, manifests, positions, storage, memory }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Tables and their snapshots.
 
-mod deleted_positions;
 mod environment;
 pub(crate) mod evolution;
 pub mod inspect;
@@ -20,7 +19,6 @@ use iceberg::TableIdent;
 use iceberg::spec::{FormatVersion, Literal, NestedField, Schema, Snapshot, SnapshotRef, TableMetadata, Type};
 use tarndb_catalog::{Error, LoadedTable, PathTable, Result, Storage, table_replaced};
 
-pub(crate) use deleted_positions::{Part, PositionsByFile, memory_size};
 pub(crate) use environment::Environment;
 pub(crate) use evolution::partition_field_name;
 pub(crate) use partition::{MICROS_PER_DAY, PartitionColumn, partition_scalar, schema_for_spec};

@@ -6,7 +6,7 @@ use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat};
 use tarndb_catalog::{Error, Result};
 
 use super::DeletedRows;
-use crate::scan::encode_deletion_vector;
+use crate::positions::encode_positions;
 use crate::table::Table;
 use crate::transaction::WrittenFile;
 
@@ -34,7 +34,7 @@ pub(crate) async fn write_deletion_vectors(table: &Table, deleted: BTreeMap<Stri
     let mut offset = FIRST_BLOB;
     let mut vectors = Vec::with_capacity(deleted.len());
     for (path, rows) in deleted {
-        let content = encode_deletion_vector(&rows.positions)?;
+        let content = encode_positions(&rows.positions)?;
         let (length, cardinality) = (content.len() as u64, rows.positions.len());
         let blob = Blob::builder()
             .r#type(DELETION_VECTOR_V1.to_string())

@@ -101,7 +101,7 @@ pub(crate) async fn write_deletes(table: &Table, deleted: BTreeMap<String, Delet
             let range = file.content_offset().zip(file.content_size_in_bytes());
             let range = range.map(|(offset, length)| (offset.cast_unsigned(), length.cast_unsigned()));
             let positions = HashMap::from([(path, Arc::new(positions))]);
-            table.env().deleted_positions.put((file.file_path().to_string(), range), Arc::new(positions)).await;
+            table.env().positions.put((file.file_path().to_string(), range), Arc::new(positions)).await;
         }
     }
     Ok(written)

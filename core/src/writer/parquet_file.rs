@@ -8,7 +8,7 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterPropertiesPtr;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter, TrackedWrite};
 use parquet::schema::types::SchemaDescPtr;
@@ -165,6 +165,22 @@ impl ParquetFileWriter {
     /// Bytes of memory that the row group that is open takes.
     pub(super) fn memory_size(&self) -> usize {
         self.open.iter().flat_map(|group| &group.columns).map(ArrowColumnWriter::memory_size).sum()
+    }
+
+    /// Puts bytes behind the row groups that no reader of Parquet looks at, and into the file's metadata what `describe` makes of
+    /// their offset and of the number of rows.
+    pub(super) fn embed(
+        &mut self,
+        bytes: &[u8],
+        describe: impl FnOnce(u64, i64) -> tarndb_catalog::Result<KeyValue>,
+    ) -> tarndb_catalog::Result<()> {
+        let unwritten = |e: ParquetError| tarndb_catalog::Error::internal("a Parquet file could not be written").with_source(e);
+        self.end_row_group().map_err(unwritten)?;
+        let rows = self.file.flushed_row_groups().iter().map(|group| group.num_rows()).sum();
+        let pair = describe(self.file.bytes_written() as u64, rows)?;
+        self.file.write_all(bytes).map_err(|e| unwritten(e.into()))?;
+        self.file.append_key_value_metadata(pair);
+        Ok(())
     }
 
     /// Ends the file. The rest of it is there to be taken.

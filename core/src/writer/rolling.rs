@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use super::column_statistics::{FileStatistics, StatisticsCollector};
 use super::parquet_file::ParquetFileWriter;
 use super::parquet_properties::writer_properties;
+use crate::positions::{Embedded, ValueCollector, ValueColumns};
 use crate::table::{Table, properties};
 use crate::transaction::WrittenFile;
 
@@ -27,6 +28,7 @@ pub(super) struct RollingWriter {
     folder: String,
     target_bytes: usize,
     properties: WriterPropertiesPtr,
+    value_columns: ValueColumns,
     current: Option<OpenFile>,
     files: Vec<WrittenFile>,
     opened: Vec<String>,
@@ -37,11 +39,13 @@ struct OpenFile {
     writer: ParquetFileWriter,
     upload: BufWriter,
     statistics: StatisticsCollector,
+    values: ValueCollector,
 }
 
 impl OpenFile {
     async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.statistics.add(batch)?;
+        self.values.add(batch);
         self.writer.write(batch).map_err(encoding_failure)?;
         self.upload().await
     }
@@ -56,6 +60,9 @@ impl OpenFile {
 
     /// Ends the file; it is durable when this returns.
     async fn finish(&mut self) -> Result<ParquetMetaData> {
+        if let Some(puffin) = self.values.finish().await? {
+            self.writer.embed(&puffin, |offset, rows| Embedded::describe(&puffin, offset, rows))?;
+        }
         let footer = self.writer.finish().map_err(encoding_failure)?;
         self.upload().await?;
         self.upload.shutdown().await?;
@@ -85,6 +92,7 @@ impl RollingWriter {
             folder: format!("{}/{partition_path}", table.data_folder()),
             target_bytes: properties::get_or(metadata, properties::TARGET_FILE_SIZE_BYTES, 512 * 1024 * 1024)?,
             properties: writer_properties(table)?,
+            value_columns: ValueColumns::of(metadata)?,
             current: None,
             files: Vec::new(),
             opened: Vec::new(),
@@ -101,7 +109,8 @@ impl RollingWriter {
                 let writer = ParquetFileWriter::try_new(Arc::clone(&self.arrow), Arc::clone(&self.properties));
                 self.opened.push(location.clone());
                 let statistics = StatisticsCollector::new(Arc::clone(&self.schema));
-                self.current.insert(OpenFile { location, writer: writer.map_err(encoding_failure)?, upload, statistics })
+                let (writer, values) = (writer.map_err(encoding_failure)?, ValueCollector::new(&self.value_columns));
+                self.current.insert(OpenFile { location, writer, upload, statistics, values })
             }
         };
         file.write(batch).await?;

@@ -12,6 +12,7 @@ mod renames;
 mod rewrites;
 mod scans;
 mod slt;
+mod values;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;

@@ -101,12 +101,16 @@ fn fuzz_targets_take_anything() {
     // A vector lies behind the first four bytes of its file.
     let vectors = seeds["puffin"].iter().map(|file| file[4.min(file.len())..].to_vec()).collect();
     let mapping = br#"[{"field-id": 1, "names": ["id"]}, {"field-id": 2, "names": ["nested"], "fields": [{"field-id": 3, "names": ["a"]}]}]"#;
-    let targets: [(Target, Vec<Vec<u8>>); 6] = [
+    let rows_of_value = br#"PFA1{"blobs":[{"type":"tarndb-rows-of-value-v1","fields":[3],"snapshot-id":-1,"sequence-number":-1,"offset":4,"length":40,"properties":{"key":"colour","value":"red"}}],"properties":{"columns":"[3]","left-out":"[{\"column\":3,\"key\":\"id\"}]"}}"#;
+    let length = u32::try_from(rows_of_value.len() - 4).unwrap().to_le_bytes();
+    let rows_of_value = [rows_of_value, length.as_slice(), &[0; 4], b"PFA1"].concat();
+    let targets: [(Target, Vec<Vec<u8>>); 7] = [
         (fuzzing::metadata_json, seeds.remove("metadata").unwrap()),
         (fuzzing::manifest_list, seeds.remove("list").unwrap()),
         (fuzzing::manifest, seeds.remove("manifest").unwrap()),
         (fuzzing::deletion_vector, vectors),
         (fuzzing::parquet_footer, seeds.remove("parquet").unwrap()),
+        (fuzzing::rows_of_value, vec![rows_of_value]),
         (fuzzing::name_mapping, vec![mapping.to_vec()]),
     ];
     let mut random = StdRng::seed_from_u64(0);

@@ -12,12 +12,13 @@ use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 
-use super::{DeleteFile, deletion_vector};
+use super::DeleteFile;
 use crate::error::engine_error;
 use crate::manifest::{FILE_PATH_FIELD_ID, FileFormat, POS_FIELD_ID};
+use crate::positions::{Part, PositionsByFile, decode_positions, memory_size};
 use crate::scan::files::{self, FileRef, FileRows, Wanted};
 use crate::scan::plan::ScanTask;
-use crate::table::{Environment, Part, PositionsByFile, Table, memory_size};
+use crate::table::{Environment, Table};
 
 /// Delete files of one data file that are read at a time.
 const READ_CONCURRENCY: usize = 4;
@@ -84,11 +85,11 @@ impl DeleteLoader {
 
     async fn known_or_read(&self, file: &DeleteFile) -> Result<Arc<PositionsByFile>> {
         let part = (file.path.clone(), file.range);
-        if let Some(known) = self.env.deleted_positions.get(&part).await {
+        if let Some(known) = self.env.positions.get(&part).await {
             return Ok(known);
         }
         let positions = Arc::new(self.read(file).await?);
-        self.env.deleted_positions.put(part, Arc::clone(&positions)).await;
+        self.env.positions.put(part, Arc::clone(&positions)).await;
         Ok(positions)
     }
 
@@ -118,7 +119,7 @@ impl DeleteLoader {
             end.ok_or_else(|| Error::data_invalid(format!("a deletion vector of {length} bytes at {offset} is not possible")))?;
         let _held = self.reserve(length)?;
         let bytes = self.env.storage.object_store().get_range(&self.env.storage.path(&file.path)?, offset..end).await?;
-        let positions = deletion_vector::decode(&bytes)?;
+        let positions = decode_positions(&bytes)?;
         if positions.len() != file.record_count {
             let (found, said) = (positions.len(), file.record_count);
             return Err(Error::data_invalid(format!("a deletion vector has {found} positions, and the manifest says {said}")));

@@ -1,9 +1,8 @@
 //! Position deletes: which delete files apply to which data files, and their positions.
 //!
-//! * [`loader`]: positions of delete files, and of deletion vectors ([`deletion_vector`]).
+//! * [`loader`]: positions of delete files, and of deletion vectors.
 //! * [`selection`]: positions as the rows that are left.
 
-mod deletion_vector;
 mod loader;
 mod selection;
 
@@ -12,11 +11,8 @@ use std::sync::Arc;
 
 use iceberg::spec::{Literal, ManifestFile, PrimitiveLiteral, Struct, TableMetadata, Transform};
 
-#[cfg(feature = "fuzzing")]
-pub(super) use deletion_vector::decode as decode_deletion_vector;
-pub(crate) use deletion_vector::encode as encode_deletion_vector;
 pub(crate) use loader::DeleteLoader;
-pub(super) use selection::{access_plan, selectors};
+pub(super) use selection::{Rows, access_plan, selectors};
 
 use super::equality::{EqualityIndex, TaskEquality};
 use crate::manifest::{FILE_FIELD_ID, FILE_PATH_FIELD_ID, FileContent, FileFormat, ManifestColumns};

@@ -5,12 +5,19 @@ use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use parquet::file::metadata::ParquetMetaData;
 use roaring::RoaringTreemap;
 
-/// For each row group, which of its rows are left.
-pub(in crate::scan) fn access_plan(footer: &ParquetMetaData, deleted: &RoaringTreemap) -> ParquetAccessPlan {
+/// Some rows of a file.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::scan) enum Rows<'a> {
+    AllBut(&'a RoaringTreemap),
+    Only(&'a RoaringTreemap),
+}
+
+/// For each row group, which of its rows are to be read.
+pub(in crate::scan) fn access_plan(footer: &ParquetMetaData, wanted: Rows<'_>) -> ParquetAccessPlan {
     let mut base = 0_u64;
     let groups = footer.row_groups().iter().map(|group| {
         let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-        let selectors = selectors(deleted, base, rows);
+        let selectors = selectors(wanted, base, rows);
         base += rows;
         match selectors.as_slice() {
             [] => RowGroupAccess::Skip,
@@ -23,7 +30,11 @@ pub(in crate::scan) fn access_plan(footer: &ParquetMetaData, deleted: &RoaringTr
 }
 
 /// Runs of rows to read and to skip that cover the rows `base..base + rows` exactly.
-pub(in crate::scan) fn selectors(deleted: &RoaringTreemap, base: u64, rows: u64) -> Vec<RowSelector> {
+pub(in crate::scan) fn selectors(wanted: Rows<'_>, base: u64, rows: u64) -> Vec<RowSelector> {
+    let (listed, skips_listed) = match wanted {
+        Rows::AllBut(deleted) => (deleted, true),
+        Rows::Only(kept) => (kept, false),
+    };
     let end = base + rows;
     let mut selectors: Vec<RowSelector> = Vec::new();
     let mut push = |from: u64, to: u64, skip: bool| {
@@ -35,14 +46,14 @@ pub(in crate::scan) fn selectors(deleted: &RoaringTreemap, base: u64, rows: u64)
         }
     };
     let mut next = base;
-    let mut positions = deleted.iter();
+    let mut positions = listed.iter();
     positions.advance_to(base);
     for position in positions.take_while(|position| *position < end) {
-        push(next, position, false);
-        push(position, position + 1, true);
+        push(next, position, !skips_listed);
+        push(position, position + 1, skips_listed);
         next = position + 1;
     }
-    push(next, end, false);
+    push(next, end, !skips_listed);
     selectors
 }
 
@@ -52,11 +63,14 @@ mod tests {
 
     #[test]
     fn selectors_cover_a_row_group_exactly() {
-        let deleted: RoaringTreemap = [3, 4, 9, 10, 25].into_iter().collect();
-        let runs = selectors(&deleted, 0, 10);
+        let listed: RoaringTreemap = [3, 4, 9, 10, 25].into_iter().collect();
+        let (deleted, kept) = (Rows::AllBut(&listed), Rows::Only(&listed));
+        let runs = selectors(deleted, 0, 10);
         assert_eq!(runs, vec![RowSelector::select(3), RowSelector::skip(2), RowSelector::select(4), RowSelector::skip(1)]);
-        assert_eq!(selectors(&deleted, 10, 10), vec![RowSelector::skip(1), RowSelector::select(9)]);
-        assert_eq!(selectors(&deleted, 30, 5), vec![RowSelector::select(5)]);
-        assert!(selectors(&deleted, 30, 0).is_empty());
+        assert_eq!(selectors(deleted, 10, 10), vec![RowSelector::skip(1), RowSelector::select(9)]);
+        assert_eq!(selectors(deleted, 30, 5), vec![RowSelector::select(5)]);
+        assert!(selectors(deleted, 30, 0).is_empty());
+        assert_eq!(selectors(kept, 10, 10), vec![RowSelector::select(1), RowSelector::skip(9)]);
+        assert_eq!(selectors(kept, 30, 5), vec![RowSelector::skip(5)]);
     }
 }

@@ -112,7 +112,7 @@ fn page_indexes(footer: &ParquetMetaData) -> impl Iterator<Item = (Range<u64>, t
 }
 
 /// The part of the file that has the page indexes in it.
-pub(super) fn span_of_page_indexes(footer: &ParquetMetaData) -> Option<Range<u64>> {
+pub(in crate::scan) fn span_of_page_indexes(footer: &ParquetMetaData) -> Option<Range<u64>> {
     page_indexes(footer).map(|(range, _)| range).reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
 }
 

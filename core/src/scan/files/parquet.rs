@@ -11,7 +11,7 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber}
 use tarndb_catalog::{Error, Result, Storage};
 
 use super::{FileRef, FileRows, POSITION, Wanted, footer, unreadable};
-use crate::scan::deletes::selectors;
+use crate::scan::deletes::{Rows, selectors};
 use crate::scan::{field_ids, name_mapping};
 
 /// As DataFusion's source reads it: timestamps of 96 bits are microseconds, for the nanoseconds that they are otherwise end in
@@ -45,7 +45,7 @@ pub(super) async fn open(storage: &Storage, file: FileRef<'_>, wanted: Wanted<'_
     let mut builder = builder.with_projection(mask).with_batch_size(wanted.batch_size);
     let mut expected = rows;
     if let Some(deleted) = wanted.deleted.filter(|deleted| !deleted.is_empty()) {
-        let selectors = selectors(deleted, 0, rows);
+        let selectors = selectors(Rows::AllBut(deleted), 0, rows);
         expected = selectors.iter().filter(|run| !run.skip).map(|run| run.row_count as u64).sum();
         builder = builder.with_row_selection(RowSelection::from(selectors));
     }

@@ -12,7 +12,7 @@ fn damaged(what: &str) -> Error {
 
 /// The positions in a blob: its length, the magic number, the bitmap, and the checksum of both. A bitmap without any of that,
 /// which DuckDB 1.5.3 wrote, is taken too.
-pub(in crate::scan) fn decode(blob: &[u8]) -> Result<RoaringTreemap> {
+pub(crate) fn decode(blob: &[u8]) -> Result<RoaringTreemap> {
     let Some((length, rest)) = blob.split_first_chunk::<4>().filter(|(_, rest)| rest.starts_with(&MAGIC)) else {
         return bitmap(blob.strip_prefix(&MAGIC).unwrap_or(blob));
     };

@@ -1,0 +1,199 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, InListExpr, Literal};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use iceberg::spec::Schema;
+use object_store::ObjectStoreExt;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::file::metadata::ParquetMetaData;
+use roaring::RoaringTreemap;
+use tarndb_catalog::Result;
+
+use super::plan::ScanTask;
+use crate::error::engine_error;
+use crate::positions::{Directory, Embedded, Found, PositionsByFile, ValueColumns, decode_positions};
+use crate::table::{Environment, Table};
+
+/// What filters ask of columns of which data files tell the rows by value.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// One of some values, in a column or in a key of a map.
+    Value {
+        column: i32,
+        key: Option<String>,
+        values: Vec<String>,
+    },
+    All(Vec<Lookup>),
+    Any(Vec<Lookup>),
+}
+
+/// The columns that can be asked.
+struct Columns<'a> {
+    schema: &'a Schema,
+    ids: HashSet<i32>,
+}
+
+impl Lookup {
+    /// What filters ask of a table, all of which have to hold; `None` when that is nothing that its files tell.
+    pub(super) fn of<'a>(table: &Table, filters: impl Iterator<Item = &'a Arc<dyn PhysicalExpr>>) -> Option<Self> {
+        // A property that is wrong is told to those who write.
+        let ids: HashSet<i32> = ValueColumns::of(table.metadata()).ok()?.ids().collect();
+        if ids.is_empty() {
+            return None;
+        }
+        let columns = Columns { schema: table.schema(), ids };
+        Self::all(filters.filter_map(|filter| columns.lookup(filter)).collect())
+    }
+
+    /// All of these.
+    pub(super) fn all(mut lookups: Vec<Self>) -> Option<Self> {
+        match lookups.len() {
+            0 | 1 => lookups.pop(),
+            _ => Some(Self::All(lookups)),
+        }
+    }
+
+    /// The rows of the task's file that may match; `None` when any may.
+    ///
+    /// # Errors
+    /// `DataInvalid` for sets that are damaged; the storage's.
+    pub(super) async fn rows(
+        &self,
+        env: &Environment,
+        task: &ScanTask,
+        reader: &mut (dyn AsyncFileReader + Send),
+        footer: &ParquetMetaData,
+    ) -> Result<Option<RoaringTreemap>> {
+        let directory = match env.positions.directory(&task.path).await {
+            Some(known) => known,
+            None => {
+                let read = directory(task, reader, footer).await?.map(Arc::new);
+                env.positions.put_directory(&task.path, read.clone()).await;
+                read
+            }
+        };
+        let Some(directory) = directory else { return Ok(None) };
+        self.found(&Sets { env, path: &task.path, directory: &directory }).await
+    }
+
+    fn found<'a>(&'a self, sets: &'a Sets<'a>) -> BoxFuture<'a, Result<Option<RoaringTreemap>>> {
+        async move {
+            let mut rows = RoaringTreemap::new();
+            match self {
+                Self::Value { column, key, values } => {
+                    for value in values {
+                        match sets.directory.find(*column, key.as_deref(), value) {
+                            Found::Unknown => return Ok(None),
+                            Found::Nowhere => {}
+                            Found::Rows(offset, length) => rows |= sets.set(offset, length).await?.as_ref(),
+                        }
+                    }
+                    Ok(Some(rows))
+                }
+                Self::Any(lookups) => {
+                    for lookup in lookups {
+                        let Some(found) = lookup.found(sets).await? else { return Ok(None) };
+                        rows |= found;
+                    }
+                    Ok(Some(rows))
+                }
+                Self::All(lookups) => {
+                    let mut all: Option<RoaringTreemap> = None;
+                    for lookup in lookups {
+                        if all.as_ref().is_some_and(RoaringTreemap::is_empty) {
+                            break;
+                        }
+                        all = match (all, lookup.found(sets).await?) {
+                            (Some(rows), Some(found)) => Some(rows & found),
+                            (rows, found) => rows.or(found),
+                        };
+                    }
+                    Ok(all)
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Where the sets of a file are, if it has any.
+async fn directory(
+    task: &ScanTask,
+    reader: &mut (dyn AsyncFileReader + Send),
+    footer: &ParquetMetaData,
+) -> Result<Option<Directory>> {
+    let Some(embedded) = Embedded::of(footer, task.file_size) else { return Ok(None) };
+    let bytes = reader.get_bytes(embedded.directory()).await.map_err(|e| engine_error(e.into()))?;
+    Directory::decode(&bytes, &embedded).map_err(|e| e.with_context("file", task.path.clone()))
+}
+
+/// The sets of one file.
+struct Sets<'a> {
+    env: &'a Environment,
+    path: &'a str,
+    directory: &'a Directory,
+}
+
+impl Sets<'_> {
+    async fn set(&self, offset: u64, length: u64) -> Result<Arc<RoaringTreemap>> {
+        let part = (self.path.to_string(), Some((offset, length)));
+        let known = self.env.positions.get(&part).await;
+        if let Some(rows) = known.and_then(|known| known.get(self.path).cloned()) {
+            return Ok(rows);
+        }
+        let storage = &self.env.storage;
+        let bytes = storage.object_store().get_range(&storage.path(self.path)?, offset..offset + length).await?;
+        let rows = Arc::new(decode_positions(&bytes).map_err(|e| e.with_context("file", self.path))?);
+        let by_file = PositionsByFile::from([(self.path.to_string(), Arc::clone(&rows))]);
+        self.env.positions.put(part, Arc::new(by_file)).await;
+        Ok(rows)
+    }
+}
+
+impl Columns<'_> {
+    fn lookup(&self, filter: &Arc<dyn PhysicalExpr>) -> Option<Lookup> {
+        if let Some(list) = filter.downcast_ref::<InListExpr>() {
+            let values = list.list().iter().map(text).collect::<Option<Vec<_>>>()?;
+            return if list.negated() { None } else { self.value(list.expr(), values) };
+        }
+        let binary = filter.downcast_ref::<BinaryExpr>()?;
+        let (left, right) = (binary.left(), binary.right());
+        match binary.op() {
+            Operator::And => Lookup::all([left, right].into_iter().filter_map(|side| self.lookup(side)).collect()),
+            Operator::Or => Some(Lookup::Any(vec![self.lookup(left)?, self.lookup(right)?])),
+            Operator::Eq => match (text(left), text(right)) {
+                (None, Some(value)) => self.value(left, vec![value]),
+                (Some(value), None) => self.value(right, vec![value]),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn value(&self, of: &Arc<dyn PhysicalExpr>, values: Vec<String>) -> Option<Lookup> {
+        if let Some(cast) = of.downcast_ref::<CastExpr>() {
+            // From one kind of text to another; what is no text is no column that can be asked.
+            return if cast.cast_type().is_string() { self.value(cast.expr(), values) } else { None };
+        }
+        let (column, key) = match of.downcast_ref::<ScalarFunctionExpr>() {
+            None => (of, None),
+            Some(function) => match (function.name(), function.args()) {
+                ("get_field", [map, key]) => (map, Some(text(key)?)),
+                _ => return None,
+            },
+        };
+        let field = self.schema.field_by_name(column.downcast_ref::<Column>()?.name())?;
+        let is_asked = self.ids.contains(&field.id) && field.field_type.is_primitive() == key.is_none();
+        is_asked.then_some(Lookup::Value { column: field.id, key, values })
+    }
+}
+
+fn text(expr: &Arc<dyn PhysicalExpr>) -> Option<String> {
+    let value: &ScalarValue = expr.downcast_ref::<Literal>()?.value();
+    value.try_as_str()?.map(str::to_string)
+}
