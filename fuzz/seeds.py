@@ -42,6 +42,13 @@ for path in sorted(path for path in states.rglob("*") if path.is_file()):
             seed("deletion_vector", blob)
     elif path.suffix == ".parquet" and len(content) < 20_000:
         seed("parquet_footer", content)
+ROWS = {"type": "tarndb-rows-of-value-v1", "fields": [3], "snapshot-id": -1, "sequence-number": -1, "offset": 4, "length": 40}
+LEFT_OUT = json.dumps([{"column": 3, "key": "id"}])
+directory = json.dumps({
+    "blobs": [{**ROWS, "properties": {"key": "colour", "value": "red"}}],
+    "properties": {"columns": "[3]", "left-out": LEFT_OUT},
+}).encode()
+seed("rows_of_value", b"PFA1" + directory + len(directory).to_bytes(4, "little") + bytes(4) + b"PFA1")
 for sample in (Path(__file__).parents[1] / "metadata-indexer" / "tests" / "samples").iterdir():
     seed("object_event", sample.read_bytes())
 for target in sorted(folder.iterdir()):

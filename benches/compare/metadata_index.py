@@ -195,11 +195,38 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
         (folder / "found.json").write_text(json.dumps({"metadata": lake.table("bench.inventory").metadata_location, "objects": objects}))
 
 
+TAGGED = """
+CREATE TABLE bench.tagged ({columns}) PARTITIONED BY (bucket(4, key)) TBLPROPERTIES (
+  'write.target-file-size-bytes' = '134217728', 'write.parquet.page-row-limit' = '2048', 'tarndb.bitmap-columns' = 'object_tags')
+"""
+# Keys that are the same in each row are none for DataFusion 54 when values are not.
+TAGS = """MAP {{'team' || left(key, 0): 'team-' || ({number} * 7919 % 200), 'colour' || left(key, 0): 'colour-' || ({number} % 12),
+  'review' || left(key, 0): CASE WHEN {number} % 100000 = 7 THEN 'wanted' ELSE 'done' END}}"""
+
+
+def tags(folder: pathlib.Path) -> None:
+    """A copy of the inventory with three tags on each object. They are not fetched: a server that is asked for the tags of every object
+    would be what is measured."""
+    import tarndb
+
+    found = json.loads((folder / "found.json").read_text())
+    with tarndb.connect(folder / "events") as lake:
+        described = [row[:2] for row in lake.sql("DESCRIBE bench.inventory").fetchall()]
+        lake.sql(TAGGED.format(columns=", ".join(f"{name} {kind}" for name, kind in described)))
+        three = TAGS.format(number="CAST(split_part(split_part(key, 'object-', 2), '.', 1) AS BIGINT)")
+        selected = ", ".join(three if name == "object_tags" else name for name, _ in described)
+        start = time.perf_counter()
+        lake.sql(f"INSERT INTO bench.tagged SELECT {selected} FROM bench.inventory")
+        print(f"the inventory with three tags on each object: written in {time.perf_counter() - start:.0f} s", flush=True)
+        metadata = lake.table("bench.tagged").metadata_location
+        (folder / "found.json").write_text(json.dumps({**found, "tagged": metadata}))
+
+
 TARNDB = """
 import tarndb
 lake = tarndb.connect(f"{folder}/events")
 def query(condition):
-    return lake.sql(f"SELECT key, size, e_tag FROM bench.inventory WHERE {condition}").fetchall()
+    return lake.sql(f"SELECT key, size, e_tag FROM {table} WHERE {condition}").fetchall()
 lake.sql("SELECT 1").fetchall()
 """
 DUCKDB = """
@@ -214,7 +241,7 @@ connection.sql("SELECT 1").fetchall()
 """
 LOOKUP = """
 import json, sys, time
-folder, metadata, condition, repeats = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+folder, table, metadata, condition, repeats = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5])
 {engine}
 times = []
 for _ in range(repeats):
@@ -228,12 +255,18 @@ print(json.dumps({{"times": times, "rows": sorted(map(list, rows))}}))
 def lookups(folder: pathlib.Path, rounds: int) -> None:
     found = json.loads((folder / "found.json").read_text())
     wanted = key(found["objects"] // 3)
-    conditions = {"by key": f"key = '{wanted}'", "by prefix": f"starts_with(key, '{wanted[:-9]}')"}
-    for name, condition in conditions.items():
+    inventory, tagged = ("bench.inventory", found["metadata"]), ("bench.tagged", found["tagged"])
+    lookups = {
+        "by key": (inventory, f"key = '{wanted}'"),
+        "by prefix": (inventory, f"starts_with(key, '{wanted[:-9]}')"),
+        "by a tag": (tagged, "object_tags['review'] = 'wanted'"),
+        "by two tags": (tagged, "object_tags['team'] = 'team-17' AND object_tags['colour'] = 'colour-7'"),
+    }
+    for name, ((table, metadata), condition) in lookups.items():
         results: dict[str, list[dict]] = {"tarndb": [], "DuckDB": []}
         for _ in range(rounds):
             for engine, code, repeats in [("tarndb", TARNDB, 20), ("DuckDB", DUCKDB, 5)]:
-                command = [sys.executable, "-c", LOOKUP.format(engine=code), str(folder), found["metadata"], condition, str(repeats)]
+                command = [sys.executable, "-c", LOOKUP.format(engine=code), str(folder), table, metadata, condition, str(repeats)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode != 0:
                     sys.exit(done.stderr)
@@ -256,7 +289,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=int, default=20)
     arguments.add_argument("--rate", type=int, default=10_000)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--only", choices=["serve", "backfill", "events", "lookups"])
+    arguments.add_argument("--only", choices=["serve", "backfill", "events", "tags", "lookups"])
     arguments.add_argument("--endpoint")
     options = arguments.parse_args()
     folder = (options.folder / "metadata-index").resolve()
@@ -268,6 +301,8 @@ def main() -> None:
             return backfill(folder, options.endpoint, options.listed)
         case "events":
             return events(folder, options.endpoint, options.objects, options.batch, options.seconds, options.rate)
+        case "tags":
+            return tags(folder)
         case "lookups":
             return lookups(folder, options.rounds)
     shutil.rmtree(folder, ignore_errors=True)
@@ -277,7 +312,7 @@ def main() -> None:
         try:
             endpoint = f"http://127.0.0.1:{server.stdout.readline().strip()}"
             print(f"the same listing, read and thrown away by Python: {plain_listing(endpoint, options.listed):,.0f} objects/s", flush=True)
-            for part in ["backfill", "events", "lookups"]:
+            for part in ["backfill", "events", "tags", "lookups"]:
                 subprocess.run([sys.executable, __file__, f"--only={part}", f"--endpoint={endpoint}", *same], check=True)
         finally:
             server.kill()

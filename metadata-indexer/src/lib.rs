@@ -6,7 +6,8 @@
 //!
 //! * [`indexer`]: the extension, and the indexes of a lake; [`handle`]: their methods; [`statements`]: their SQL; [`options`].
 //! * [`index`]: one index, what it writes and when.
-//! * [`source`]: what is indexed: a [`folder`], or a [`bucket`], of which [`stores`] are the user's own.
+//! * [`source`]: what is indexed: a [`folder`], or a [`bucket`], of which [`stores`] are the user's own, and of either what [`key_filter`]
+//!   keeps.
 //! * [`aws`]: what Amazon's services have in common.
 //! * [`extract`]: what is learnt from contents, for the table `annotations`.
 //! * [`event`]: what stores tell of their objects; [`feed`]: how that comes here.
@@ -24,6 +25,7 @@ pub mod fuzzing;
 mod handle;
 mod index;
 mod indexer;
+mod key_filter;
 mod options;
 mod record;
 mod source;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tarndb_core::{Error, Result};
 
 use crate::extract::is_name;
+use crate::key_filter::KeyFilter;
 
 /// How a metadata index is kept: the options of `CREATE METADATA INDEX … WITH (name = 'value', …)`.
 ///
@@ -15,6 +16,7 @@ use crate::extract::is_name;
 /// | `allow_remote` | `true`: listen for events on an address that other machines reach |
 /// | `endpoint` | Where the store and the queue are, when that is not said by the environment |
 /// | `region` | The region of the store and the queue, likewise |
+/// | `suffix` | What keys of the index end in: `.jpg`, or `.jpg,.png` for one of several. Other objects are not in it |
 /// | `fetch` | What is asked of the store for each new object: `metadata`, `tags`, both with a comma between them, or `none`. Both, where nothing is said |
 /// | `extract` | What is learnt from the content of objects, for the table `annotations`: `media` (media type, size and EXIF of images), `parquet` (rows and columns), `text` (lines and encoding), and names of the user's own [`Extractor`](crate::Extractor)s, with commas between them. Nothing, where nothing is said |
 /// | `reconcile_every` | How often the bucket is listed: `10 minutes`, `1 day`, `never`. Without events, each hour; with events from a queue, each day; from HTTP, each hour |
@@ -25,8 +27,18 @@ use crate::extract::is_name;
 pub struct IndexOptions(BTreeMap<&'static str, String>);
 
 /// All options.
-const NAMES: [&str; 9] =
-    ["events", "secret", "allow_remote", "endpoint", "region", "fetch", "extract", "reconcile_every", "journal_retention"];
+const NAMES: [&str; 10] = [
+    "events",
+    "secret",
+    "allow_remote",
+    "endpoint",
+    "region",
+    "suffix",
+    "fetch",
+    "extract",
+    "reconcile_every",
+    "journal_retention",
+];
 
 /// A journal keeps at least what is needed to know what is told twice or late, in days.
 const SHORTEST_RETENTION: u32 = 15;
@@ -79,6 +91,7 @@ impl IndexOptions {
         self.events()?;
         self.secret()?;
         self.allow_remote()?;
+        self.keys()?;
         self.fetch()?;
         self.extract()?;
         if self.endpoint().is_some_and(|endpoint| endpoint.contains('@')) {
@@ -157,6 +170,16 @@ impl IndexOptions {
             Some("true") => Ok(true),
             Some(other) => Err(wrong("allow_remote", other, "it is `true` or `false`")),
         }
+    }
+
+    /// The keys that the index is about.
+    pub(crate) fn keys(&self) -> Result<KeyFilter> {
+        let Some(text) = self.get("suffix") else { return Ok(KeyFilter::default()) };
+        let suffixes: Vec<String> = text.split(',').map(|suffix| suffix.trim().to_string()).collect();
+        if suffixes.iter().any(String::is_empty) {
+            return Err(wrong("suffix", text, "it is what keys end in, or several of these with commas between them"));
+        }
+        Ok(KeyFilter::new(suffixes))
     }
 
     pub(crate) fn fetch(&self) -> Result<Fetch> {
@@ -269,6 +292,7 @@ mod tests {
             ("endpoint", "http://user:hunter2@127.0.0.1"),
             ("allow_remote", "yes"),
             ("fetch", "all"),
+            ("suffix", ".jpg,"),
             ("extract", "media,,text"),
             ("extract", "media,media"),
             ("extract", "it's"),
@@ -285,6 +309,8 @@ mod tests {
         }
         assert_eq!(with("extrakt", "media").unwrap_err().kind(), ErrorKind::Unsupported);
         assert_eq!(with("extract", "media, my-cat_2").unwrap().extract().unwrap(), ["media", "my-cat_2"]);
+        let keys = with("suffix", ".jpg, .png").unwrap().keys().unwrap();
+        assert_eq!(["a.jpg", "b/c.png", "c.JPG", "jpg", ".jpg"].map(|key| keys.keeps(key)), [true, true, false, false, true]);
         assert_eq!(with("region", "a").unwrap().with("region", "a").unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 

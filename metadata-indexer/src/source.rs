@@ -23,11 +23,11 @@ impl Source {
         if let Some(bucket) = Bucket::open(location, options, stores.get(location))? {
             return Ok(Self::Bucket(bucket));
         }
-        if let Some((name, _)) = options.iter().find(|(name, _)| !["journal_retention", "extract"].contains(name)) {
+        if let Some((name, _)) = options.iter().find(|(name, _)| !["journal_retention", "extract", "suffix"].contains(name)) {
             let message = format!("the option `{name}` is for metadata indexes of buckets: folders are watched");
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        Folder::open(location, lake).map(Self::Folder)
+        Folder::open(location, lake, options.keys()?).map(Self::Folder)
     }
 
     /// What [`Source::url`] told, whether it is there now or not.
@@ -37,7 +37,7 @@ impl Source {
     pub(crate) fn of_url(url: &str, lake: &str, mounted: bool, options: &IndexOptions, stores: &Stores) -> Result<Self> {
         match Bucket::open(url, options, stores.get(url))? {
             Some(bucket) => Ok(Self::Bucket(bucket)),
-            None => Folder::of_url(url, lake, mounted).map(Self::Folder),
+            None => Folder::of_url(url, lake, mounted, options.keys()?).map(Self::Folder),
         }
     }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
-use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, UnboundedMemoryPool};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use iceberg::spec::FormatVersion;
 use roaring::RoaringTreemap;
@@ -16,6 +16,9 @@ use crate::scan::{
 use crate::table::{Table, engine_schema};
 use crate::transaction::{Caller, RewriteFiles, Transaction, WrittenFile};
 use crate::writer::{DeletedRows, Matching, conform, write_deletes, write_rows};
+
+/// Memory that a sort takes before it goes to disk, in bytes: it runs beside whatever the process is there for.
+const SORT_MEMORY: usize = 256 * 1024 * 1024;
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 16 * 1024;
@@ -89,7 +92,8 @@ impl RewriteGroup {
             })
             .try_flatten()
             .and_then(move |batch| futures::future::ready(conform(&batch, &target, Matching::ByPosition, &HashMap::new())));
-        let rows = sorted(rows.boxed(), &written, &sort_by, &table.env().memory)?;
+        let sort_memory: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(SORT_MEMORY));
+        let rows = sorted(rows.boxed(), &written, &sort_by, &sort_memory)?;
         // One file is open at a time, whose row group bounds what it buffers.
         let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
         let written = write_rows(&table, &written, rows, &memory).await?;

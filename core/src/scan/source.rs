@@ -8,6 +8,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result as EngineResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::{PagePruningAccessPlanFilter, ParquetAccessPlan, ParquetFileMetrics};
 use datafusion::datasource::physical_plan::{
     FileGroup, FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
 };
@@ -17,11 +18,14 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr, ScalarFunctionExpr};
+use datafusion::physical_expr_common::physical_expr::is_dynamic_physical_expr;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
 use datafusion_datasource::morsel::{MorselPlan, MorselPlanner, Morselizer};
+use datafusion_physical_expr_adapter::PhysicalExprAdapterFactory;
 use object_store::{ObjectMeta, ObjectStore};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::file::metadata::ParquetMetaData;
 use roaring::RoaringTreemap;
@@ -44,6 +48,9 @@ use crate::table::{Table, engine_schema_with_ids};
 
 /// Rows are few among the others when they are this part of them: to pass over what is between many takes longer than to read it.
 const FEW_ROWS: u64 = 4;
+
+/// Deletes of a file beyond which only those are looked at that lie in pages which the filter leaves.
+const MANY_DELETES: u64 = 4096;
 
 /// What a data file needs beside its own content, found out when it is opened.
 #[derive(Debug)]
@@ -460,7 +467,12 @@ impl FilePlanner {
             Some(kept) => Some(Rows::Only(kept)),
             None => (!deleted.is_empty()).then_some(Rows::AllBut(&deleted)),
         };
-        let plan = wanted.map(|wanted| access_plan(&footer, wanted));
+        let plan = wanted.map(|wanted| match wanted {
+            Rows::AllBut(deleted) if deleted.len() > MANY_DELETES => {
+                access_plan(&footer, wanted, opening.pages_left(&context.task, &file, &footer).as_ref())
+            }
+            _ => access_plan(&footer, wanted, None),
+        });
         morselizer.plan_file(match plan {
             Some(plan) => file.with_extension(plan),
             None => file,
@@ -489,6 +501,25 @@ impl Opening {
             reader.get_bytes(indexes).await?;
         }
         Ok(Some(kept - deleted))
+    }
+
+    /// The rows of a file that the filter leaves by the bounds of its pages, of which DataFusion finds the same: a row selection of all
+    /// deletes takes longer than to read what is looked for. `None` when nothing is known.
+    fn pages_left(&self, task: &ScanTask, file: &PartitionedFile, footer: &Arc<ParquetMetaData>) -> Option<ParquetAccessPlan> {
+        let filter = self.source.inner.filter().filter(|filter| !is_dynamic_physical_expr(filter))?;
+        footer.column_index()?;
+        let (read, metadata) =
+            (&self.source.read, ArrowReaderMetadata::try_new(Arc::clone(footer), ArrowReaderOptions::new()).ok()?);
+        let adapter = FieldIdAdapterFactory {
+            with_ids: Arc::clone(&read.with_ids),
+            mapping: read.mapping.clone(),
+            absent: read.absent(task),
+        };
+        let adapter = adapter.create(Arc::clone(&read.output), Arc::clone(metadata.schema())).ok()?;
+        let pages = PagePruningAccessPlanFilter::new(&adapter.rewrite(filter).ok()?, Arc::clone(metadata.schema()));
+        let metrics = ParquetFileMetrics::new(self.partition, file.path().as_ref(), &ExecutionPlanMetricsSet::new());
+        let all = ParquetAccessPlan::new_all(footer.num_row_groups());
+        Some(pages.prune_plan_with_page_index(all, metadata.schema(), metadata.parquet_schema(), footer, &metrics))
     }
 
     /// A morselizer for a file that lacks columns which its partition has.

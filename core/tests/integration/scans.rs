@@ -172,6 +172,35 @@ async fn prefixes_prune() {
     }
 }
 
+/// Of many deletes those are looked at that lie in pages which are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_deletes_beside_pages_that_are_left_out() {
+    for version in [2, 3] {
+        let lake = tarndb_core::connect("memory://").await.unwrap();
+        let pages = "'write.parquet.page-row-limit' = '1024', 'write.parquet.row-group-size-bytes' = '100000'";
+        let properties = format!("TBLPROPERTIES ({pages}, 'format-version' = '{version}')");
+        run(&lake, &[&format!("CREATE TABLE t (id BIGINT, s STRING, part INT) PARTITIONED BY (part) {properties}")]).await;
+        let text = "CASE WHEN value % 50 = 0 THEN NULL ELSE lpad(CAST(value AS STRING), 6, '0') END";
+        run(&lake, &[&format!("INSERT INTO t SELECT value, {text}, value / 20000 FROM generate_series(0, 39999)")]).await;
+        run(&lake, &["DELETE FROM t WHERE id % 2 = 1 OR id BETWEEN 9000 AND 11000"]).await;
+        let all = naive::read(lake.storage(), &lake.table("t").await.unwrap()).await;
+        for predicate in [
+            "id = 4566",
+            "id = 4567",
+            "id = 10000",
+            "id BETWEEN 1000 AND 3100 OR id > 39990",
+            "s LIKE '0123%'",
+            "s IS NULL AND id < 9050",
+            "s >= '039' AND part = 1",
+            "part = 0",
+            "id <> 8",
+        ] {
+            let found = rows(&lake, &format!("SELECT * FROM t WHERE {predicate}")).await.unwrap();
+            assert_eq!(naive::lines(&found), expected(&lake, &all, predicate).await, "version {version}: {predicate}");
+        }
+    }
+}
+
 /// Page indexes that do not fit into the read of the footer: they are read when a predicate needs them, and kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn page_indexes_are_read_once() {

@@ -18,6 +18,7 @@ use tarndb_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 
 use crate::extract::{Part, Ranges};
+use crate::key_filter::KeyFilter;
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId};
 
@@ -75,6 +76,7 @@ pub(crate) struct Bucket {
     name: String,
     /// Empty, or with a slash at its end.
     prefix: String,
+    keys: KeyFilter,
     options: IndexOptions,
     given: Option<Arc<dyn ObjectStore>>,
     objects: OnceCell<Arc<dyn Objects>>,
@@ -122,8 +124,8 @@ impl Bucket {
         }
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        let (name, options) = (name.to_string(), options.clone());
-        Ok(Some(Self { scheme, name, prefix, options, given, objects: OnceCell::new(), refused: Mutex::default() }))
+        let (name, keys, options) = (name.to_string(), options.keys()?, options.clone());
+        Ok(Some(Self { scheme, name, prefix, keys, options, given, objects: OnceCell::new(), refused: Mutex::default() }))
     }
 
     /// Its location, in the one way to write it.
@@ -136,7 +138,7 @@ impl Bucket {
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {
-        key.starts_with(&self.prefix)
+        key.starts_with(&self.prefix) && self.keys.keeps(key)
     }
 
     async fn objects(&self) -> Result<&Arc<dyn Objects>> {

@@ -18,6 +18,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use self::content::FileContent;
 use crate::extract::Ranges;
+use crate::key_filter::KeyFilter;
 use crate::record::ObjectState;
 
 /// Keys that are handed on at once.
@@ -32,6 +33,8 @@ pub(crate) struct Folder {
     lake: Option<PathBuf>,
     /// Whether another file system is mounted there when the folder is what it should be.
     mounted: bool,
+    /// Which files are its objects.
+    keys: KeyFilter,
 }
 
 /// What looking at objects found.
@@ -66,7 +69,7 @@ impl Folder {
     ///
     /// # Errors
     /// `Unsupported` for other locations; `NotFound` when there is no such folder.
-    pub(crate) fn open(location: &str, lake: &str) -> Result<Self> {
+    pub(crate) fn open(location: &str, lake: &str, keys: KeyFilter) -> Result<Self> {
         let path = match location.split_once("://") {
             None => location,
             Some(("file", path)) => path,
@@ -86,7 +89,7 @@ impl Folder {
             return Err(Error::unsupported("a folder whose path is not UTF-8 cannot be indexed"));
         }
         let mounted = is_mount_point(&root);
-        let folder = Self { root, lake: lake_folder(lake), mounted };
+        let folder = Self { root, lake: lake_folder(lake), mounted, keys };
         if folder.is_of_lake(&folder.root) {
             return Err(Error::invalid_input("a folder inside of the lake cannot be indexed: its own tables would be"));
         }
@@ -97,10 +100,10 @@ impl Folder {
     ///
     /// # Errors
     /// `Unsupported` for other locations.
-    pub(crate) fn of_url(url: &str, lake: &str, mounted: bool) -> Result<Self> {
+    pub(crate) fn of_url(url: &str, lake: &str, mounted: bool, keys: KeyFilter) -> Result<Self> {
         let path = url.strip_prefix("file://");
         let path = path.ok_or_else(|| Error::unsupported(format!("a metadata index on `{url}` is not supported yet")))?;
-        Ok(Self { root: PathBuf::from(path), lake: lake_folder(lake), mounted })
+        Ok(Self { root: PathBuf::from(path), lake: lake_folder(lake), mounted, keys })
     }
 
     /// What stands for a bucket's name, and is the source's location.
@@ -164,6 +167,9 @@ impl Folder {
 
     /// `folders` remembers which paths are folders that no link leads to.
     fn state(&self, key: &str, folders: &mut HashMap<PathBuf, bool>) -> Result<Option<ObjectState>> {
+        if !self.keys.keeps(key) {
+            return Ok(None);
+        }
         let path = self.root.join(key);
         match std::fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_file() => {
@@ -209,7 +215,8 @@ impl Folder {
         for entry in entries {
             match entry {
                 Ok(entry) if entry.file_type().is_file() => match self.key(entry.path()) {
-                    Some(key) => keys.push(key),
+                    Some(key) if self.keys.keeps(&key) => keys.push(key),
+                    Some(_) => {}
                     None => tracing::warn!(path = %entry.path().display(), "a file whose name is not UTF-8 is not indexed"),
                 },
                 Ok(_) => {}

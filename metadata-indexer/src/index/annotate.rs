@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backlog::{Backlog, Tagged, Target, Waiting};
-use super::key_index::{KeyHash, content_hash};
+use super::key_index::content_hash;
 use super::observe::pause_after;
+use super::shard::KeyHash;
 use super::writer::{BATCH, batches, is_one_of};
 use super::{COLLECTED_FOR, FIRST_PAUSE, Index, upkeep};
 use crate::extract::{Content, Failure, Learner, learn};

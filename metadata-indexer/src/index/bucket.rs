@@ -5,8 +5,9 @@ use futures::{StreamExt, stream};
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
 
 use super::Index;
-use super::key_index::{self, KeyHash};
+use super::key_index;
 use super::observe::{Looked, pause_after};
+use super::shard::KeyHash;
 use super::status::Synced;
 use super::writer::Writer;
 use crate::bucket::{Bucket, Present, Which};

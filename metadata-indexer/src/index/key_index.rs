@@ -3,11 +3,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
-use hashbrown::HashTable;
 use roaring::RoaringTreemap;
 use tarndb_core::{Lakehouse, Result, Table};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
+use super::shard::{Entry, KeyHash, Shard};
 use crate::record::{ObjectId, Sequence, missing, text};
 
 /// Tables that the index is divided into, so that one that grows is a small part of it.
@@ -16,15 +16,11 @@ const SHARDS: usize = 64;
 /// Stands for the data file of what is gone.
 const GONE: u32 = u32::MAX;
 
-/// That by which an object is known: a part of a hash of 128 bits, of which two agree among a billion objects by a chance of one in
-/// a hundred billion.
-pub(super) type KeyHash = [u32; 3];
-
 /// Where the rows of the inventory are: what a new change of an object needs to know of it. And for a while, of objects that are
 /// gone, when they went: what is told late of them is older.
 #[derive(Debug)]
 pub(super) struct KeyIndex {
-    shards: Vec<HashTable<Entry>>,
+    shards: Vec<Shard>,
     /// The data files of the inventory that were read, and their numbers.
     files: Vec<String>,
     numbers: HashMap<String, u32>,
@@ -32,17 +28,6 @@ pub(super) struct KeyIndex {
     free: Vec<u32>,
     /// Files of which rows were left when that was looked at last.
     used: usize,
-}
-
-/// 48 bytes, of words, so that no space is lost between them.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    key: KeyHash,
-    sequence: [u32; 5],
-    e_tag: [u32; 2],
-    file: u32,
-    /// Of what is gone, the day since 1970.
-    position: u32,
 }
 
 /// What is known of an object that is in the inventory.
@@ -76,10 +61,6 @@ pub(super) fn content_hash(id: &ObjectId, e_tag: Option<&str>) -> KeyHash {
     [first ^ high, second ^ low, third]
 }
 
-fn slot(key: &KeyHash) -> u64 {
-    u64::from(key[0]) << 32 | u64::from(key[1])
-}
-
 impl Known {
     pub(super) fn has_e_tag(self, e_tag: Option<&str>) -> bool {
         self.e_tag == e_tag_hash(e_tag)
@@ -89,7 +70,7 @@ impl Known {
 impl Default for KeyIndex {
     fn default() -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             files: Vec::new(),
             numbers: HashMap::new(),
             free: Vec::new(),
@@ -104,14 +85,12 @@ impl KeyIndex {
     }
 
     fn find(&self, key: &KeyHash) -> Option<&Entry> {
-        self.shards.get(Self::shard(key))?.find(slot(key), |entry| entry.key == *key)
+        self.shards.get(Self::shard(key))?.find(key)
     }
 
     fn insert(&mut self, new: Entry) {
-        let Some(shard) = self.shards.get_mut(Self::shard(&new.key)) else { return };
-        match shard.find_mut(slot(&new.key), |entry| entry.key == new.key) {
-            Some(entry) => *entry = new,
-            None => drop(shard.insert_unique(slot(&new.key), new, |entry| slot(&entry.key))),
+        if let Some(shard) = self.shards.get_mut(Self::shard(&new.key)) {
+            shard.insert(new);
         }
     }
 
@@ -213,7 +192,7 @@ impl KeyIndex {
             let number = self.add_file(&file)?;
             for (position, key) in (0u32..).zip(&keys) {
                 let shard = self.shards.get_mut(Self::shard(key));
-                if let Some(entry) = shard.and_then(|shard| shard.find_mut(slot(key), |entry| entry.key == *key))
+                if let Some(entry) = shard.and_then(|shard| shard.find_mut(key))
                     && old.contains(&entry.file)
                 {
                     (entry.file, entry.position) = (number, position);
@@ -231,7 +210,7 @@ impl KeyIndex {
             return;
         }
         let mut is_used = vec![false; self.files.len()];
-        for entry in self.shards.iter().flatten() {
+        for entry in self.shards.iter().flat_map(Shard::iter) {
             if let Some(used) = is_used.get_mut(entry.file as usize) {
                 *used = true;
             }
@@ -254,7 +233,7 @@ impl KeyIndex {
 
     /// Whether all objects of the inventory are among those of which the hashes are in `seen`.
     pub(super) fn all_in(&self, seen: &HashSet<KeyHash>) -> bool {
-        self.shards.iter().flatten().all(|entry| entry.file == GONE || seen.contains(&entry.key))
+        self.shards.iter().flat_map(Shard::iter).all(|entry| entry.file == GONE || seen.contains(&entry.key))
     }
 }
 
@@ -278,10 +257,5 @@ mod tests {
         assert!(keys.all_in(&HashSet::new()));
         keys.forget_gone_before(2);
         assert_eq!(ids.each_ref().map(|id| keys.newest(id).is_some()), [false, false, true, true]);
-    }
-
-    #[test]
-    fn an_entry_has_no_holes() {
-        assert_eq!(size_of::<Entry>(), 48);
     }
 }

@@ -1,7 +1,7 @@
 //! One index: its tables, and what keeps them true.
 //!
 //! * [`writer`]: the journal, and the inventory that derives from it.
-//! * [`key_index`]: where in the inventory each object is.
+//! * [`key_index`]: where in the inventory each object is, in [`shard`]s.
 //! * [`observe`]: what is so with a file of a folder, against what is known of it; [`follow_folder`]: when that is looked at.
 //! * [`bucket`]: what is so with an object of a bucket; [`events`]: what its store tells; [`follow_bucket`]: when.
 //! * [`annotate`]: what contents tell, of the objects in the [`backlog`].
@@ -15,6 +15,7 @@ mod follow_bucket;
 mod follow_folder;
 mod key_index;
 mod observe;
+mod shard;
 mod status;
 mod upkeep;
 mod writer;

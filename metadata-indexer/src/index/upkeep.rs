@@ -14,7 +14,8 @@ use tarndb_core::{Lakehouse, Result, Table, WeakLakehouse};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use super::Index;
-use super::key_index::{self, KeyHash};
+use super::key_index;
+use super::shard::KeyHash;
 use crate::feed::stopped;
 use crate::record::ids;
 

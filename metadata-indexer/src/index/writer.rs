@@ -7,7 +7,8 @@ use tarndb_core::maintenance::RewrittenGroup;
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, Table};
 
 use super::backlog::Backlog;
-use super::key_index::{self, KeyHash, KeyIndex, Known};
+use super::key_index::{self, KeyIndex, Known};
+use super::shard::KeyHash;
 use super::upkeep::{self, Due};
 use crate::event::Dead;
 use crate::folder::is_below;

@@ -88,6 +88,34 @@ async fn a_part_of_a_bucket_is_listed_and_told_of() {
     lake.close().await;
 }
 
+/// Of other keys neither listings nor events make rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_about_keys_that_end_as_it_says() {
+    let store = Arc::new(InMemory::new());
+    for key in ["a.png", "b.PNG", "c/d.jpg", "c/d.jpg.tmp", ".png/e"] {
+        put(&store, key, 1).await;
+    }
+    let lake = lake_with(&store).await;
+    rows(&lake, "CREATE METADATA INDEX i ON 'gs://photos' WITH (suffix = '.png, .jpg', reconcile_every = 'never')").await;
+    let keys = "SELECT key FROM i.inventory ORDER BY key";
+    assert_eq!(lines(&rows(&lake, keys).await), ["a.png", "c/d.jpg"]);
+    let index = lake.metadata_index("i").await.unwrap();
+    put(&store, "f.png", 3).await;
+    put(&store, "f.tmp", 3).await;
+    let events = [created("photos", "f.png", 7, 3), created("photos", "f.tmp", 8, 3)];
+    let counts = EventCounts { received: 2, applied: 1, ignored: 1, ..EventCounts::default() };
+    assert_eq!(index.push(&message(&events)).await.unwrap(), counts);
+    assert_eq!(lines(&rows(&lake, keys).await), ["a.png", "c/d.jpg", "f.png"]);
+    put(&store, "g.jpg", 1).await;
+    put(&store, "g.txt", 1).await;
+    // The tag of an event's object is the event's own here, so that it is another by the listing.
+    let synced = index.reconcile().await.unwrap();
+    assert_eq!((synced.created, synced.deleted), (1, 0));
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    assert_eq!(lines(&rows(&lake, keys).await), ["a.png", "c/d.jpg", "f.png", "g.jpg"]);
+    lake.close().await;
+}
+
 /// A deletion is remembered since it was noticed, whatever the event says that led to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_found_gone_by_an_old_event_stays_known() {

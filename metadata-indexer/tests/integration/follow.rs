@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,6 +20,32 @@ async fn follows(lake: &Lakehouse, folder: &Path) -> Duration {
         assert!(start.elapsed() < Duration::from_secs(60), "{found:?} instead of {wanted:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Files that end otherwise are not there, whatever happens to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_followed_that_end_as_the_index_says() {
+    let scratch = tempfile::tempdir().unwrap();
+    let docs = scratch.path().join("docs");
+    fs::create_dir_all(docs.join("c.png")).unwrap();
+    fs::write(docs.join("a.png"), "1").unwrap();
+    fs::write(docs.join("a.tmp"), "1").unwrap();
+    let location = scratch.path().join("lake");
+    let lake = builder(location.to_str().unwrap()).build().await.unwrap();
+    rows(&lake, &format!("CREATE METADATA INDEX docs ON '{}' WITH (suffix = '.png')", docs.display())).await;
+    fs::rename(docs.join("a.tmp"), docs.join("b.png")).unwrap();
+    fs::rename(docs.join("a.png"), docs.join("a.tmp")).unwrap();
+    fs::write(docs.join("c.png/d.txt"), "1").unwrap();
+    fs::write(docs.join("c.png/d.png"), "12").unwrap();
+    let index = lake.metadata_index("docs").await.unwrap();
+    index.sync().await.unwrap();
+    assert_eq!(inventory(&lake).await, BTreeMap::from([("b.png".to_string(), 1), ("c.png/d.png".to_string(), 2)]));
+    let journal = journal(&lake).await;
+    let changed: BTreeSet<&str> = journal.iter().map(|(key, ..)| key.as_str()).collect();
+    assert_eq!(changed, BTreeSet::from(["a.png", "b.png", "c.png/d.png"]));
+    let gone: Vec<&str> = journal.iter().filter(|(.., size)| size.is_none()).map(|(key, ..)| key.as_str()).collect();
+    assert_eq!(gone, ["a.png"]);
+    lake.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,12 +12,20 @@ pub(in crate::scan) enum Rows<'a> {
     Only(&'a RoaringTreemap),
 }
 
-/// For each row group, which of its rows are to be read.
-pub(in crate::scan) fn access_plan(footer: &ParquetMetaData, wanted: Rows<'_>) -> ParquetAccessPlan {
+/// For each row group, which of its rows are to be read: of those that `pages` leaves, where that is known.
+pub(in crate::scan) fn access_plan(
+    footer: &ParquetMetaData,
+    wanted: Rows<'_>,
+    pages: Option<&ParquetAccessPlan>,
+) -> ParquetAccessPlan {
     let mut base = 0_u64;
-    let groups = footer.row_groups().iter().map(|group| {
+    let groups = footer.row_groups().iter().enumerate().map(|(number, group)| {
         let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-        let selectors = selectors(wanted, base, rows);
+        let selectors = match pages.and_then(|pages| pages.inner().get(number)) {
+            Some(RowGroupAccess::Skip) => Vec::new(),
+            Some(RowGroupAccess::Selection(left)) => selectors_within(wanted, base, left),
+            Some(RowGroupAccess::Scan) | None => selectors(wanted, base, rows),
+        };
         base += rows;
         match selectors.as_slice() {
             [] => RowGroupAccess::Skip,
@@ -27,6 +35,17 @@ pub(in crate::scan) fn access_plan(footer: &ParquetMetaData, wanted: Rows<'_>) -
         }
     });
     ParquetAccessPlan::new(groups.collect())
+}
+
+/// The same for the rows that `left` selects of those from `base` on.
+fn selectors_within(wanted: Rows<'_>, base: u64, left: &RowSelection) -> Vec<RowSelector> {
+    let mut start = base;
+    let runs = left.iter().flat_map(|run| {
+        let (from, rows) = (start, run.row_count as u64);
+        start += rows;
+        if run.skip { vec![*run] } else { selectors(wanted, from, rows) }
+    });
+    runs.collect()
 }
 
 /// Runs of rows to read and to skip that cover the rows `base..base + rows` exactly.
@@ -70,6 +89,9 @@ mod tests {
         assert_eq!(selectors(deleted, 10, 10), vec![RowSelector::skip(1), RowSelector::select(9)]);
         assert_eq!(selectors(deleted, 30, 5), vec![RowSelector::select(5)]);
         assert!(selectors(deleted, 30, 0).is_empty());
+        let left = RowSelection::from(vec![RowSelector::skip(4), RowSelector::select(2), RowSelector::skip(4)]);
+        let within = [RowSelector::skip(4), RowSelector::skip(1), RowSelector::select(1), RowSelector::skip(4)];
+        assert_eq!(selectors_within(deleted, 0, &left), within);
         assert_eq!(selectors(kept, 10, 10), vec![RowSelector::select(1), RowSelector::skip(9)]);
         assert_eq!(selectors(kept, 30, 5), vec![RowSelector::skip(5)]);
     }
