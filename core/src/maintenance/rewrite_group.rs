@@ -20,8 +20,9 @@ use crate::writer::{DeletedRows, Matching, conform, write_deletes, write_rows};
 /// Memory that a sort takes before it goes to disk, in bytes: it runs beside whatever the process is there for.
 const SORT_MEMORY: usize = 256 * 1024 * 1024;
 
-/// Rows decoded at a time.
+/// Rows decoded at a time; few where they are sorted, for some of them have to fit into that memory.
 const BATCH_ROWS: usize = 16 * 1024;
+const SORTED_BATCH_ROWS: usize = 1024;
 
 /// Data files of one partition whose rows are to be in other files: a part of a compaction.
 ///
@@ -85,10 +86,11 @@ impl RewriteGroup {
         let written = plain.fields().iter().chain(LINEAGE.fields().iter().take(lineage)).cloned().collect::<Vec<_>>();
         let written = Arc::new(ArrowSchema::new(written));
         let target = Arc::clone(&written);
+        let batch_rows = if sort_by.is_empty() { BATCH_ROWS } else { SORTED_BATCH_ROWS };
         let rows = stream::iter(tasks)
             .then(move |task| {
                 let (deletes, schema, storage) = (Arc::clone(&deletes), schema.clone(), storage.clone());
-                async move { open_rows(&storage, &deletes, &task, &schema, BATCH_ROWS).await }
+                async move { open_rows(&storage, &deletes, &task, &schema, batch_rows).await }
             })
             .try_flatten()
             .and_then(move |batch| futures::future::ready(conform(&batch, &target, Matching::ByPosition, &HashMap::new())));

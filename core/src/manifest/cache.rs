@@ -3,6 +3,7 @@ use std::sync::Arc;
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use tarndb_catalog::{Error, ErrorKind, Result, Storage, inline_manifests};
 
 use super::columns::{Inherited, ManifestColumns};
@@ -39,7 +40,8 @@ enum Content {
 impl ManifestCache {
     pub(crate) fn new(storage: Storage) -> Self {
         let weigh = |path: &String, item: &Item| u32::try_from(path.len() + item.bytes).unwrap_or(u32::MAX);
-        Self { storage, items: Cache::builder().max_capacity(BUDGET).weigher(weigh).build() }
+        let items = Cache::builder().max_capacity(BUDGET).weigher(weigh).eviction_policy(EvictionPolicy::lru());
+        Self { storage, items: items.build() }
     }
 
     /// The same cache for tables of another storage.
@@ -57,7 +59,14 @@ impl ManifestCache {
     }
 
     async fn put(&self, path: &str, content: Content, bytes: usize) {
+        if bytes as u64 > BUDGET / 4 {
+            return;
+        }
         self.items.insert(self.key(path), Item { content, bytes }).await;
+        // Else what is too much goes some time, when others come.
+        if self.items.weighted_size() > BUDGET {
+            self.items.run_pending_tasks().await;
+        }
     }
 
     /// The manifests of a snapshot.

@@ -1,10 +1,10 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 use iceberg::io::FileIO;
 use iceberg::puffin::{Blob, CompressionCodec, PuffinWriter};
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{Schema, TableMetadata, Type};
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, Result};
 
@@ -21,6 +21,13 @@ const MIN_ROWS: u64 = 1024;
 /// Values of a column, or of a key of a map, beyond which it has no sets: each would be of few rows.
 const MAX_VALUES: usize = 256;
 
+/// The longest value, in bytes, that has a set.
+const MAX_VALUE_BYTES: usize = 512;
+
+/// Memory that a set takes beside its value and its positions, roughly; and that of a position.
+const SET_BYTES: usize = 200;
+const POSITION_BYTES: usize = 4;
+
 /// Keys of a map beyond which it has no sets, and values of all of them together.
 const MAX_KEYS: usize = 256;
 const MAX_VALUES_OF_ALL_KEYS: usize = 2048;
@@ -33,31 +40,37 @@ pub(crate) struct ValueColumns {
 }
 
 impl ValueColumns {
-    /// Those of the table's current schema. What is no column any more is none of them.
+    /// Those of the table's current schema. What is no column any more, or is one of another type by now, is none of them.
+    pub(crate) fn of(metadata: &TableMetadata) -> Self {
+        let Some(names) = metadata.properties().get(COLUMNS) else { return Self::default() };
+        let names: HashSet<&str> = names.split(',').map(str::trim).collect();
+        let fields = metadata.current_schema().as_struct().fields().iter().enumerate();
+        let named = fields.filter(|(_, field)| names.contains(field.name.as_str()) && has_sets(&field.field_type));
+        Self { columns: named.map(|(index, field)| (index, field.id)).collect() }
+    }
+
+    /// Whether the value of [`COLUMNS`] among `properties`, if there is one, can be that of a table with this schema.
     ///
     /// # Errors
     /// `InvalidInput` for a column of a type that has no sets.
-    pub(crate) fn of(metadata: &TableMetadata) -> Result<Self> {
-        let Some(names) = metadata.properties().get(COLUMNS) else { return Ok(Self::default()) };
-        let fields = metadata.current_schema().as_struct().fields();
-        let mut columns = Vec::new();
-        for name in names.split(',').map(str::trim) {
-            let Some(index) = fields.iter().position(|field| field.name == name) else { continue };
-            let Some(field) = fields.get(index) else { continue };
-            let arrow = iceberg::arrow::type_to_arrow_type(&field.field_type)?;
-            if !is_text(&arrow) && !is_map_of_texts(&arrow) {
+    pub(crate) fn check(properties: &HashMap<String, String>, schema: &Schema) -> Result<()> {
+        for name in properties.get(COLUMNS).iter().flat_map(|names| names.split(',')).map(str::trim) {
+            if schema.as_struct().fields().iter().any(|field| field.name == name && !has_sets(&field.field_type)) {
                 let message = format!("table property `{COLUMNS}` names `{name}`, which is no STRING and no MAP<STRING, STRING>");
                 return Err(Error::invalid_input(message));
             }
-            columns.push((index, field.id));
         }
-        Ok(Self { columns })
+        Ok(())
     }
 
     /// Their ids.
     pub(crate) fn ids(&self) -> impl Iterator<Item = i32> {
         self.columns.iter().map(|(_, id)| *id)
     }
+}
+
+fn has_sets(of: &Type) -> bool {
+    iceberg::arrow::type_to_arrow_type(of).is_ok_and(|arrow| is_text(&arrow) || is_map_of_texts(&arrow))
 }
 
 fn is_text(of: &DataType) -> bool {
@@ -86,6 +99,8 @@ struct Column {
     /// By key; a column that is no map has one, which is empty.
     keys: HashMap<String, Values>,
     has_too_many_keys: bool,
+    /// Memory that was taken for it, roughly.
+    bytes: usize,
 }
 
 /// `None` when there are too many.
@@ -98,11 +113,17 @@ impl ValueCollector {
         Self { columns: columns.columns.iter().map(column).collect(), rows: 0 }
     }
 
+    /// Bytes of memory that it takes, roughly.
+    pub(crate) fn memory_size(&self) -> usize {
+        self.columns.iter().map(|column| column.bytes).sum()
+    }
+
     /// Adds the rows of a batch, which follow those of before.
     pub(crate) fn add(&mut self, batch: &RecordBatch) {
         for column in &mut self.columns {
-            if let Some(array) = batch.columns().get(column.index) {
-                column.add(array, self.rows);
+            match batch.columns().get(column.index) {
+                Some(array) => column.add(array, self.rows),
+                None => column.leave_out(),
             }
         }
         self.rows += batch.num_rows() as u64;
@@ -172,6 +193,9 @@ impl Column {
                     self.add_entries(keys, values, (*from, *to), position);
                 }
             }
+        } else {
+            // Of what is not looked at nothing may be told.
+            self.leave_out();
         }
         // A limit of all keys is one of memory, and need not be exact.
         while !self.has_too_many_keys && self.values() > MAX_VALUES_OF_ALL_KEYS {
@@ -193,8 +217,7 @@ impl Column {
         }
         if !self.keys.contains_key(key) {
             if self.keys.len() >= MAX_KEYS {
-                self.has_too_many_keys = true;
-                self.keys.clear();
+                self.leave_out();
                 return;
             }
             self.keys.insert(key.to_string(), Some(HashMap::new()));
@@ -204,11 +227,18 @@ impl Column {
         if let Some(rows) = known.get_mut(value) {
             // A map may have an entry twice, which is then one.
             rows.try_push(position).ok();
-        } else if known.len() < MAX_VALUES {
+            self.bytes += POSITION_BYTES;
+        } else if known.len() < MAX_VALUES && value.len() <= MAX_VALUE_BYTES {
+            self.bytes += SET_BYTES + value.len();
             known.insert(value.to_string(), RoaringTreemap::from_iter([position]));
         } else {
             *values = None;
         }
+    }
+
+    fn leave_out(&mut self) {
+        self.has_too_many_keys = true;
+        self.keys = HashMap::new();
     }
 
     fn values(&self) -> usize {
@@ -221,7 +251,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{MapBuilder, StringBuilder};
-    use iceberg::spec::{NestedField, PrimitiveType, Type};
+    use iceberg::spec::{NestedField, PrimitiveType};
     use parquet::file::metadata::{FileMetaData, ParquetMetaDataBuilder};
     use parquet::schema::types::{SchemaDescriptor, Type as ParquetType};
 

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use roaring::RoaringTreemap;
 
 use super::directory::Directory;
@@ -10,7 +11,7 @@ use super::directory::Directory;
 const BUDGET: u64 = 64 * 1024 * 1024;
 
 /// Memory for directories, in bytes.
-const DIRECTORY_BUDGET: u64 = 16 * 1024 * 1024;
+const DIRECTORY_BUDGET: u64 = 32 * 1024 * 1024;
 
 /// Memory that a set takes beside its bitmap, roughly.
 const ENTRY_BYTES: usize = 128;
@@ -51,8 +52,9 @@ impl PositionCache {
             let directory = directory.as_ref().map_or(0, |directory| directory.memory_size());
             weight(ENTRY_BYTES + root.len() + path.len() + directory)
         };
-        let sets = Cache::builder().max_capacity(BUDGET).weigher(of_set);
-        let directories = Cache::builder().max_capacity(DIRECTORY_BUDGET).weigher(of_directory);
+        let lru = EvictionPolicy::lru;
+        let sets = Cache::builder().max_capacity(BUDGET).weigher(of_set).eviction_policy(lru());
+        let directories = Cache::builder().max_capacity(DIRECTORY_BUDGET).weigher(of_directory).eviction_policy(lru());
         Self { root: root.to_string(), sets: sets.build(), directories: directories.build() }
     }
 
@@ -68,7 +70,14 @@ impl PositionCache {
 
     /// Remembers what a file or a part holds, if there is room.
     pub(crate) async fn put(&self, part: Part, positions: Arc<PositionsByFile>) {
+        if memory_size(&positions) as u64 > BUDGET / 4 {
+            return;
+        }
         self.sets.insert((self.root.clone(), part), positions).await;
+        // Else what is too much goes some time, when others come.
+        if self.sets.weighted_size() > BUDGET {
+            self.sets.run_pending_tasks().await;
+        }
     }
 
     /// The directory of a data file, if it is known, which may be that it has none.

@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
@@ -8,7 +9,7 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use iceberg::spec::Schema;
-use object_store::ObjectStoreExt;
+use object_store::ObjectStore;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::file::metadata::ParquetMetaData;
 use roaring::RoaringTreemap;
@@ -41,8 +42,7 @@ struct Columns<'a> {
 impl Lookup {
     /// What filters ask of a table, all of which have to hold; `None` when that is nothing that its files tell.
     pub(super) fn of<'a>(table: &Table, filters: impl Iterator<Item = &'a Arc<dyn PhysicalExpr>>) -> Option<Self> {
-        // A property that is wrong is told to those who write.
-        let ids: HashSet<i32> = ValueColumns::of(table.metadata()).ok()?.ids().collect();
+        let ids: HashSet<i32> = ValueColumns::of(table.metadata()).ids().collect();
         if ids.is_empty() {
             return None;
         }
@@ -51,11 +51,16 @@ impl Lookup {
     }
 
     /// All of these.
-    pub(super) fn all(mut lookups: Vec<Self>) -> Option<Self> {
-        match lookups.len() {
-            0 | 1 => lookups.pop(),
-            _ => Some(Self::All(lookups)),
+    fn all(mut lookups: Vec<Self>) -> Option<Self> {
+        if lookups.len() < 2 {
+            return lookups.pop();
         }
+        // A long chain is no deep tree.
+        let flat = lookups.into_iter().flat_map(|lookup| match lookup {
+            Self::All(lookups) => lookups,
+            other => vec![other],
+        });
+        Some(Self::All(flat.collect()))
     }
 
     /// The rows of the task's file that may match; `None` when any may.
@@ -86,12 +91,16 @@ impl Lookup {
             let mut rows = RoaringTreemap::new();
             match self {
                 Self::Value { column, key, values } => {
+                    let mut places = Vec::new();
                     for value in values {
                         match sets.directory.find(*column, key.as_deref(), value) {
                             Found::Unknown => return Ok(None),
                             Found::Nowhere => {}
-                            Found::Rows(offset, length) => rows |= sets.set(offset, length).await?.as_ref(),
+                            Found::Rows(offset, length) => places.push((offset, length)),
                         }
+                    }
+                    for set in sets.read(places).await? {
+                        rows |= set.as_ref();
                     }
                     Ok(Some(rows))
                 }
@@ -140,18 +149,26 @@ struct Sets<'a> {
 }
 
 impl Sets<'_> {
-    async fn set(&self, offset: u64, length: u64) -> Result<Arc<RoaringTreemap>> {
-        let part = (self.path.to_string(), Some((offset, length)));
-        let known = self.env.positions.get(&part).await;
-        if let Some(rows) = known.and_then(|known| known.get(self.path).cloned()) {
-            return Ok(rows);
+    /// The sets at these places. Those that are not known are read together.
+    async fn read(&self, places: Vec<(u64, u64)>) -> Result<Vec<Arc<RoaringTreemap>>> {
+        let (cache, storage) = (&self.env.positions, &self.env.storage);
+        let (mut sets, mut unknown) = (Vec::with_capacity(places.len()), Vec::new());
+        for place in places {
+            let known = cache.get(&(self.path.to_string(), Some(place))).await;
+            match known.and_then(|known| known.get(self.path).cloned()) {
+                Some(set) => sets.push(set),
+                None => unknown.push(place),
+            }
         }
-        let storage = &self.env.storage;
-        let bytes = storage.object_store().get_range(&storage.path(self.path)?, offset..offset + length).await?;
-        let rows = Arc::new(decode_positions(&bytes).map_err(|e| e.with_context("file", self.path))?);
-        let by_file = PositionsByFile::from([(self.path.to_string(), Arc::clone(&rows))]);
-        self.env.positions.put(part, Arc::new(by_file)).await;
-        Ok(rows)
+        let ranges: Vec<Range<u64>> = unknown.iter().map(|(offset, length)| *offset..offset + length).collect();
+        let blobs = storage.object_store().get_ranges(&storage.path(self.path)?, &ranges).await?;
+        for (place, blob) in unknown.into_iter().zip(blobs) {
+            let set = Arc::new(decode_positions(&blob).map_err(|e| e.with_context("file", self.path))?);
+            let by_file = PositionsByFile::from([(self.path.to_string(), Arc::clone(&set))]);
+            cache.put((self.path.to_string(), Some(place)), Arc::new(by_file)).await;
+            sets.push(set);
+        }
+        Ok(sets)
     }
 }
 
@@ -165,7 +182,15 @@ impl Columns<'_> {
         let (left, right) = (binary.left(), binary.right());
         match binary.op() {
             Operator::And => Lookup::all([left, right].into_iter().filter_map(|side| self.lookup(side)).collect()),
-            Operator::Or => Some(Lookup::Any(vec![self.lookup(left)?, self.lookup(right)?])),
+            Operator::Or => {
+                let sides = [self.lookup(left)?, self.lookup(right)?];
+                // A long chain is no deep tree.
+                let flat = sides.into_iter().flat_map(|side| match side {
+                    Lookup::Any(sides) => sides,
+                    other => vec![other],
+                });
+                Some(Lookup::Any(flat.collect()))
+            }
             Operator::Eq => match (text(left), text(right)) {
                 (None, Some(value)) => self.value(left, vec![value]),
                 (Some(value), None) => self.value(right, vec![value]),

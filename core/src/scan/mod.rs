@@ -6,7 +6,8 @@
 //! * [`equality`]: rows deleted by their values.
 //! * [`lookup`]: rows that have a value, by what data files tell of themselves.
 //! * [`running_filter`]: files that are left out while the query runs.
-//! * [`source`]: DataFusion's own Parquet source, wrapped so that deletes, NaN and nested columns stay right.
+//! * [`source`]: DataFusion's own Parquet source, wrapped so that deletes, NaN and nested columns stay right; [`open_file`]: what a file
+//!   needs beside its own content, when it is opened.
 //! * [`files`]: files of rows, of any format.
 //! * [`read_schema`]: the columns that are read, and what stands for those that a file lacks.
 //! * [`field_ids`]: columns of a file found by field id.
@@ -23,6 +24,7 @@ mod lineage;
 mod lookup;
 mod metadata_columns;
 mod name_mapping;
+mod open_file;
 mod partition_range;
 mod plan;
 mod prefix;

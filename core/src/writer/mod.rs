@@ -33,6 +33,7 @@ pub(crate) use column_statistics::{successor, successor_bytes};
 pub(crate) use conform::{Matching, conform};
 pub(crate) use position_delete::DeletedRows;
 
+use crate::positions::ValueColumns;
 use crate::table::Table;
 use crate::transaction::WrittenFile;
 use partition::PartitionSplitter;
@@ -53,7 +54,9 @@ const CLOSE_CONCURRENCY: usize = 16;
 /// `InvalidInput` for a property that cannot be used; `Unsupported` for one that asks for what is not offered.
 pub(crate) fn check_properties(table: &Table) -> Result<()> {
     table.check_writable()?;
-    let schema = crate::table::arrow_schema(table.metadata().current_schema())?;
+    let metadata = table.metadata();
+    ValueColumns::check(metadata.properties(), metadata.current_schema())?;
+    let schema = crate::table::arrow_schema(metadata.current_schema())?;
     RollingWriter::try_new(table, &schema, Struct::empty(), String::new()).map(|_| ())
 }
 

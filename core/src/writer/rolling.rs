@@ -92,7 +92,7 @@ impl RollingWriter {
             folder: format!("{}/{partition_path}", table.data_folder()),
             target_bytes: properties::get_or(metadata, properties::TARGET_FILE_SIZE_BYTES, 512 * 1024 * 1024)?,
             properties: writer_properties(table)?,
-            value_columns: ValueColumns::of(metadata)?,
+            value_columns: ValueColumns::of(metadata),
             current: None,
             files: Vec::new(),
             opened: Vec::new(),
@@ -137,7 +137,7 @@ impl RollingWriter {
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {
-        self.current.as_ref().map_or(0, |file| file.writer.memory_size())
+        self.current.as_ref().map_or(0, |file| file.writer.memory_size() + file.values.memory_size())
     }
 
     pub(super) fn take_files(&mut self) -> Vec<WrittenFile> {

@@ -45,7 +45,8 @@ fn selectors_within(wanted: Rows<'_>, base: u64, left: &RowSelection) -> Vec<Row
         start += rows;
         if run.skip { vec![*run] } else { selectors(wanted, from, rows) }
     });
-    runs.collect()
+    // Runs of the same kind become one.
+    RowSelection::from_iter(runs).into()
 }
 
 /// Runs of rows to read and to skip that cover the rows `base..base + rows` exactly.
@@ -90,7 +91,7 @@ mod tests {
         assert_eq!(selectors(deleted, 30, 5), vec![RowSelector::select(5)]);
         assert!(selectors(deleted, 30, 0).is_empty());
         let left = RowSelection::from(vec![RowSelector::skip(4), RowSelector::select(2), RowSelector::skip(4)]);
-        let within = [RowSelector::skip(4), RowSelector::skip(1), RowSelector::select(1), RowSelector::skip(4)];
+        let within = [RowSelector::skip(5), RowSelector::select(1), RowSelector::skip(4)];
         assert_eq!(selectors_within(deleted, 0, &left), within);
         assert_eq!(selectors(kept, 10, 10), vec![RowSelector::select(1), RowSelector::skip(9)]);
         assert_eq!(selectors(kept, 30, 5), vec![RowSelector::skip(5)]);

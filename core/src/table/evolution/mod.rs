@@ -12,6 +12,7 @@ use iceberg::spec::{FormatVersion, Literal, NestedField, Schema, TableMetadata, 
 use tarndb_catalog::{Error, Result};
 
 use super::properties;
+use crate::positions::ValueColumns;
 
 /// Where a column is put among its siblings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +112,7 @@ pub(crate) fn updates(metadata: &TableMetadata, changes: &[Change]) -> Result<Ve
         set.insert(properties::NAME_MAPPING.to_string(), mapping);
     }
     let current = schema.as_ref().unwrap_or_else(|| metadata.current_schema());
+    ValueColumns::check(&set, current)?;
     let spec = partitions::evolve(metadata, current, changes)?;
     check_sources(metadata, current, spec.is_some())?;
     if let Some(schema) = schema {
