@@ -197,7 +197,8 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
 
 TAGGED = """
 CREATE TABLE bench.tagged ({columns}) PARTITIONED BY (bucket(4, key)) TBLPROPERTIES (
-  'write.target-file-size-bytes' = '134217728', 'write.parquet.page-row-limit' = '2048', 'tarndb.bitmap-columns' = 'object_tags')
+  'write.target-file-size-bytes' = '134217728', 'write.parquet.page-row-limit' = '2048',
+  'write.parquet.row-group-size-bytes' = '33554432', 'write.parquet.dict-size-bytes' = '65536', 'tarndb.bitmap-columns' = 'object_tags')
 """
 # Keys that are the same in each row are none for DataFusion 54 when values are not.
 TAGS = """MAP {{'team' || left(key, 0): 'team-' || ({number} * 7919 % 200), 'colour' || left(key, 0): 'colour-' || ({number} % 12),

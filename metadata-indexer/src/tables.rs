@@ -16,16 +16,19 @@ const MOUNTED: &str = "tarndb.metadata-index.mounted";
 /// Table properties of the journal: options of the index, each with its name behind this.
 const OPTION: &str = "tarndb.metadata-index.option.";
 
-/// Table properties of both tables: files of 128 MiB, snapshots for a day, as S3 Metadata has them, and few files of metadata.
-const UPKEEP: [(&str, &str); 4] = [
+/// Table properties of all tables: files of 128 MiB, whose row groups are written and compacted beside whatever the process is there
+/// for, snapshots for a day, as S3 Metadata has them, and few files of metadata.
+const UPKEEP: [(&str, &str); 5] = [
     ("write.target-file-size-bytes", "134217728"),
+    ("write.parquet.row-group-size-bytes", "33554432"),
     ("history.expire.max-snapshot-age-ms", "86400000"),
     ("write.metadata.delete-after-commit.enabled", "true"),
     ("write.metadata.previous-versions-max", "20"),
 ];
 
-/// Table property of those that are asked for single objects: rows of a page, which is read to find one.
-const PAGE_ROWS: (&str, u32) = ("write.parquet.page-row-limit", 2048);
+/// Table properties of those that are asked for single objects, for which a page of rows is read, and the dictionary of its column: that of
+/// keys and tags of contents, each of which is there once, would be of no use and as large as it may be.
+const LOOK_UPS: &str = "'write.parquet.page-row-limit' = '2048', 'write.parquet.dict-size-bytes' = '65536'";
 
 /// Table property of `tarndb_core`: columns of whose values data files tell the rows, and those of each table.
 const BITMAP_COLUMNS: &str = "tarndb.bitmap-columns";
@@ -106,8 +109,7 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source
         properties.iter().map(|(name, value)| format!("'{}' = '{}'", text(name), text(value))).collect();
     let properties = properties.join(", ");
     let by_key = |columns: &str, bitmaps: &str| {
-        let (page, rows) = PAGE_ROWS;
-        let properties = format!("TBLPROPERTIES ({properties}, '{page}' = '{rows}', '{BITMAP_COLUMNS}' = '{bitmaps}')");
+        let properties = format!("TBLPROPERTIES ({properties}, {LOOK_UPS}, '{BITMAP_COLUMNS}' = '{bitmaps}')");
         format!("({KEY_COLUMNS}, {columns}) PARTITIONED BY (bucket({INVENTORY_BUCKETS}, key)) {properties}")
     };
     let mut statements = vec![(inventory, by_key(OBJECT_COLUMNS, INVENTORY_BITMAPS))];

@@ -316,7 +316,7 @@ mod tests {
         let text = |row: usize| (!row.is_multiple_of(5)).then(|| format!("t{}", row % 3));
         let entries = |row: usize| {
             let many = ("many".to_string(), Some(row.to_string()));
-            let colour = ("colour".to_string(), (row % 7 != 0).then(|| ["red", ""][row % 2].to_string()));
+            let colour = ("colour".to_string(), (!row.is_multiple_of(7)).then(|| ["red", ""][row % 2].to_string()));
             (!row.is_multiple_of(4)).then(|| vec![many, colour])
         };
         let rows: Vec<Row> = (0..3000).map(|row| (text(row), entries(row))).collect();

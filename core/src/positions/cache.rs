@@ -89,3 +89,26 @@ impl PositionCache {
         self.directories.insert((self.root.clone(), path.to_string()), directory).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_used_last_stays() {
+        let cache = PositionCache::new("memory://");
+        let set = Arc::new(RoaringTreemap::from_sorted_iter((0..2_000_000).map(|position| position * 2)).unwrap());
+        let positions = Arc::new(PositionsByFile::from([("a".to_string(), set)]));
+        let part = |number: u64| ("a".to_string(), Some((number, 1)));
+        let fit = BUDGET / memory_size(&positions) as u64;
+        for number in 0..2 * fit {
+            cache.put(part(number), Arc::clone(&positions)).await;
+            // In use all the time.
+            assert!(cache.get(&part(0)).await.is_some());
+        }
+        assert!(cache.sets.weighted_size() <= BUDGET);
+        assert!(cache.get(&part(2 * fit - 1)).await.is_some(), "what came last");
+        assert!(cache.get(&part(1)).await.is_none(), "what came first and was not used");
+        assert!(PositionCache::for_root(&cache, "other://").get(&part(0)).await.is_none());
+    }
+}

@@ -109,12 +109,16 @@ impl Embedded {
     }
 }
 
+/// Offset and length of the set of each value.
+type Places = HashMap<String, (u64, u64)>;
+
 /// Where the rows of each value are, of one data file.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     columns: HashSet<i32>,
     left_out: HashSet<LeftOut>,
-    sets: HashMap<(i32, Option<String>), HashMap<String, (u64, u64)>>,
+    /// By column, and key of a map.
+    sets: HashMap<(i32, Option<String>), Places>,
     bytes: usize,
 }
 

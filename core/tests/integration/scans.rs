@@ -172,6 +172,48 @@ async fn prefixes_prune() {
     }
 }
 
+/// What patterns mean is what they mean without pruning; each text is a file, which its bounds keep or leave out.
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_with_escapes() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(&lake, &["CREATE TABLE t (s STRING)"]).await;
+    let texts = ["ab", "a%b", "a_b", "a\\b", "a\nb", "axb", "\u{D7FF}x", "\u{E000}x", "\u{10FFFF}y", "", "A%b", "b"];
+    for text in texts {
+        run(&lake, &[&format!("INSERT INTO t VALUES ('{text}')")]).await;
+    }
+    let all = naive::read(lake.storage(), &lake.table("t").await.unwrap()).await;
+    let patterns = [
+        "a%",
+        "a\\%%",
+        "a\\%b",
+        "a\\_%",
+        "a_b",
+        "a_%",
+        "a\\\\%",
+        "a\\b%",
+        "a\n%",
+        "\u{D7FF}%",
+        "\u{10FFFF}%",
+        "",
+        "%",
+        "%b",
+        "a%b",
+        "ab",
+        "a\\",
+    ];
+    for pushdown in [false, true] {
+        run(&lake, &[&format!("SET datafusion.execution.parquet.pushdown_filters = {pushdown}")]).await;
+        for pattern in patterns {
+            for predicate in
+                [format!("s LIKE '{pattern}'"), format!("s NOT LIKE '{pattern}'"), format!("starts_with(s, '{pattern}')")]
+            {
+                let found = rows(&lake, &format!("SELECT * FROM t WHERE {predicate}")).await.unwrap();
+                assert_eq!(naive::lines(&found), expected(&lake, &all, &predicate).await, "{predicate}");
+            }
+        }
+    }
+}
+
 /// Of many deletes those are looked at that lie in pages which are read.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_deletes_beside_pages_that_are_left_out() {

@@ -119,6 +119,12 @@ async fn rows_are_found_by_value() {
         let mut found: Vec<i64> = found.iter().map(|line| line.parse().unwrap()).collect();
         found.sort_unstable();
         assert_eq!(found, wanted[wanted.len() - 3..]);
+        let chain = (0..300).map(|n| if n % 2 == 0 { format!("kind = 'k{n}'") } else { format!("tags['t{n}'] = 'x'") });
+        let chain = chain.collect::<Vec<_>>().join(" OR ");
+        assert_eq!(
+            lines(&rows(&lake, &format!("SELECT id, kind FROM t WHERE {chain}")).await.unwrap()),
+            expected(&all, &chain).await
+        );
         let query = "SELECT count(*) FROM t WHERE tags['rare'] = 'r1' LIMIT 5";
         let all = naive::read(lake.storage(), &lake.table("t").await.unwrap()).await;
         let rare = expected(&all, "tags['rare'] = 'r1'").await.len();
