@@ -126,6 +126,43 @@ def test_page_checksums_are_those_of_arrow(tmp_path, codec):
         tarndb.connect(str(tmp_path / "lake")).sql("SELECT s FROM t").arrow()
 
 
+def test_files_that_tell_which_rows_have_a_value(tmp_path):
+    lake = tarndb.connect(str(tmp_path / "lake"))
+    columns = "id BIGINT, kind STRING, tags MAP<STRING, STRING>"
+    lake.sql(f"CREATE TABLE t ({columns}) TBLPROPERTIES ('tarndb.bitmap-columns' = 'kind,tags')")
+    pairs = pyarrow.map_(pyarrow.string(), pyarrow.string())
+    tags = [[("team", f"team-{number % 90}"), ("id", str(number))] for number in range(5000)]
+    kinds = [f"k{number % 70}" for number in range(5000)]
+    table = pyarrow.table({"id": range(5000), "kind": kinds, "tags": pyarrow.array(tags, pairs)})
+    listed = lambda found: sorted(found.cast(table.schema).to_pylist(), key=lambda row: row["id"])
+    lake.table("t").append(table)
+    [data] = (tmp_path / "lake").rglob("*.parquet")
+    lake.table("t").delete("id % 7 = 3")
+    plan = str(lake.sql("EXPLAIN ANALYZE SELECT id FROM t WHERE tags['team'] = 'team-8'").fetchall())
+    assert "iceberg_rows_pruned_by_value=4.9" in plan
+    ours = listed(lake.table("t").scan().arrow())
+    wanted = [row["id"] for row in ours if dict(row["tags"])["team"] == "team-8" and row["kind"] != "k8"]
+    found = lake.sql("SELECT id FROM t WHERE tags['team'] = 'team-8' AND kind <> 'k8' ORDER BY id").fetchall()
+    assert [number for number, in found] == wanted and len(wanted) > 30
+
+    catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db")
+    theirs = catalog.load_table("default.t")
+    assert listed(theirs.scan().to_arrow()) == ours
+    assert listed(duckdb_table(lake.table("t").metadata_location)) == ours
+    assert pyarrow.parquet.ParquetFile(data, page_checksum_verification=True).read().num_rows == 5000
+
+    # Whoever writes such a file anew may copy what it does not know: that the rows are told of, and where.
+    copied = pyarrow.parquet.read_table(data)
+    assert b"tarndb.puffin" in copied.schema.metadata
+    copied = copied.take(list(reversed(range(5000)))).replace_schema_metadata(copied.schema.metadata)
+    pyarrow.parquet.write_table(copied, tmp_path / "lake" / "copied.parquet", compression="none", use_dictionary=False)
+    lake.sql(f"CREATE TABLE other ({columns}) TBLPROPERTIES ('tarndb.bitmap-columns' = 'kind,tags')")
+    other = catalog.load_table("default.other")
+    other.add_files([str(tmp_path / "lake" / "copied.parquet")], check_duplicate_files=False)
+    found = lake.sql("SELECT id FROM other WHERE tags['team'] = 'team-8' ORDER BY id").fetchall()
+    assert found == [(number,) for number in range(5000) if number % 90 == 8]
+
+
 @pytest.mark.parametrize("partition_by", [[], ["bucket(3, id)", "b"]], ids=["none", "partitioned"])
 def test_version_3_read_by_others(tmp_path, partition_by):
     lake = tarndb.connect(str(tmp_path / "lake"))
