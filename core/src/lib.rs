@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod byte_cache;
 mod error;
 mod extension;
 #[cfg(feature = "fuzzing")]

@@ -2,13 +2,12 @@ use std::sync::Arc;
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
-use moka::future::Cache;
-use moka::policy::EvictionPolicy;
 use tarndb_catalog::{Error, ErrorKind, Result, Storage, inline_manifests};
 
 use super::columns::{Inherited, ManifestColumns};
 use super::entries::{self, FileEntry};
 use super::list;
+use crate::byte_cache::ByteCache;
 
 /// Memory for decoded manifests, in bytes.
 const BUDGET: u64 = 256 * 1024 * 1024;
@@ -22,13 +21,7 @@ const READ_CONCURRENCY: usize = 16;
 #[derive(Debug)]
 pub(crate) struct ManifestCache {
     storage: Storage,
-    items: Cache<String, Item>,
-}
-
-#[derive(Debug, Clone)]
-struct Item {
-    content: Content,
-    bytes: usize,
+    items: ByteCache<String, Content>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,9 +32,7 @@ enum Content {
 
 impl ManifestCache {
     pub(crate) fn new(storage: Storage) -> Self {
-        let weigh = |path: &String, item: &Item| u32::try_from(path.len() + item.bytes).unwrap_or(u32::MAX);
-        let items = Cache::builder().max_capacity(BUDGET).weigher(weigh).eviction_policy(EvictionPolicy::lru());
-        Self { storage, items: items.build() }
+        Self { storage, items: ByteCache::new(BUDGET) }
     }
 
     /// The same cache for tables of another storage.
@@ -54,25 +45,10 @@ impl ManifestCache {
         format!("{} {path}", self.storage.root())
     }
 
-    async fn get(&self, path: &str) -> Option<Content> {
-        Some(self.items.get(&self.key(path)).await?.content)
-    }
-
-    async fn put(&self, path: &str, content: Content, bytes: usize) {
-        if bytes as u64 > BUDGET / 4 {
-            return;
-        }
-        self.items.insert(self.key(path), Item { content, bytes }).await;
-        // Else what is too much goes some time, when others come.
-        if self.items.weighted_size() > BUDGET {
-            self.items.run_pending_tasks().await;
-        }
-    }
-
     /// The manifests of a snapshot.
     pub(crate) async fn manifest_list(&self, snapshot: &Snapshot) -> Result<Arc<Vec<ManifestFile>>> {
         let path = snapshot.manifest_list();
-        if let Some(Content::List(list)) = self.get(path).await {
+        if let Some(Content::List(list)) = self.items.get(&self.key(path)).await {
             return Ok(list);
         }
         if let Some(manifests) = inline_manifests(path) {
@@ -80,7 +56,7 @@ impl ManifestCache {
         }
         let bytes = self.storage.read(path).await.map_err(|e| unreadable("manifest list", path, e))?;
         let list = Arc::new(list::decode(&bytes).map_err(|e| unreadable("manifest list", path, e))?);
-        self.put(path, Content::List(Arc::clone(&list)), 2 * bytes.len()).await;
+        self.items.put(self.key(path), Content::List(Arc::clone(&list)), 2 * bytes.len()).await;
         Ok(list)
     }
 
@@ -96,7 +72,7 @@ impl ManifestCache {
     /// One decoded manifest.
     pub(crate) async fn manifest(&self, file: &ManifestFile) -> Result<Arc<ManifestColumns>> {
         let path = &file.manifest_path;
-        if let Some(Content::Manifest(columns)) = self.get(path).await {
+        if let Some(Content::Manifest(columns)) = self.items.get(&self.key(path)).await {
             return Ok(columns);
         }
         let bytes = self.storage.read(path).await.map_err(|e| unreadable("manifest", path, e))?;
@@ -108,7 +84,7 @@ impl ManifestCache {
             .map_err(|e| Error::internal("decoding a manifest stopped").with_source(e))?
             .map_err(|e| unreadable("manifest", path, e))?;
         let columns = Arc::new(columns);
-        self.put(path, Content::Manifest(Arc::clone(&columns)), columns.memory_size()).await;
+        self.items.put(self.key(path), Content::Manifest(Arc::clone(&columns)), columns.memory_size()).await;
         Ok(columns)
     }
 

@@ -1,4 +1,4 @@
-//! Deletion vectors: the blob `deletion-vector-v1` of the Puffin specification.
+//! Sets of positions: the form of the blob `deletion-vector-v1` of the Puffin specification, in which sets by value are too.
 
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, Result};
@@ -7,7 +7,7 @@ use tarndb_catalog::{Error, Result};
 const MAGIC: [u8; 4] = [0xd1, 0xd3, 0x39, 0x64];
 
 fn damaged(what: &str) -> Error {
-    Error::data_invalid(format!("a deletion vector is damaged: {what}"))
+    Error::data_invalid(format!("a set of positions is damaged: {what}"))
 }
 
 /// The positions in a blob: its length, the magic number, the bitmap, and the checksum of both. A bitmap without any of that,
@@ -36,7 +36,7 @@ pub(crate) fn encode(positions: &RoaringTreemap) -> Result<Vec<u8>> {
     blob.extend_from_slice(&MAGIC);
     positions.serialize_into(&mut blob).map_err(|e| Error::internal("a bitmap could not be written").with_source(e))?;
     let checked = blob.get(4..).unwrap_or_default();
-    let length = u32::try_from(checked.len()).map_err(|_| Error::unsupported("a deletion vector of more than 4 GiB"))?;
+    let length = u32::try_from(checked.len()).map_err(|_| Error::unsupported("a set of positions of more than 4 GiB"))?;
     let checksum = crc32fast::hash(checked);
     if let Some(head) = blob.first_chunk_mut::<4>() {
         *head = length.to_be_bytes();

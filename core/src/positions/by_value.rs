@@ -9,7 +9,7 @@ use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, Result};
 
 use super::blob;
-use super::directory::{BLOB_TYPE, Columns, KEY, LEFT_OUT, LeftOut, VALUE};
+use super::directory::{self, BLOB_TYPE, KEY, LEFT_OUT, LeftOut, VALUE, list_text};
 
 /// Table property: columns whose values data files tell the rows of, by name, divided by commas. Those of type `STRING` and
 /// `MAP<STRING, STRING>`, each key of which counts as a column.
@@ -104,7 +104,13 @@ struct Column {
 }
 
 /// `None` when there are too many.
-type Values = Option<HashMap<String, RoaringTreemap>>;
+type Values = Option<RowsByValue>;
+type RowsByValue = HashMap<String, RoaringTreemap>;
+
+/// Memory that was taken for them, roughly.
+fn memory_of(values: &RowsByValue) -> usize {
+    values.iter().map(|(value, rows)| SET_BYTES + value.len() + POSITION_BYTES * (rows.len() as usize)).sum()
+}
 
 impl ValueCollector {
     /// For batches that begin with the columns of the schema.
@@ -139,8 +145,8 @@ impl ValueCollector {
         let (ids, left_out): (Vec<i32>, Vec<LeftOut>) = self.described();
         let properties = HashMap::from([
             ("created-by".to_string(), format!("tarndb version {}", env!("CARGO_PKG_VERSION"))),
-            (Columns::PROPERTY.to_string(), Columns(ids).to_text()?),
-            (LEFT_OUT.to_string(), LeftOut::to_text(&left_out)?),
+            (directory::COLUMNS.to_string(), list_text(&ids)?),
+            (LEFT_OUT.to_string(), list_text(&left_out)?),
         ]);
         let mut writer = PuffinWriter::new(&memory.new_output(NAME)?, properties, false).await?;
         for column in self.columns.drain(..).filter(|column| !column.has_too_many_keys) {
@@ -200,7 +206,7 @@ impl Column {
         // A limit of all keys is one of memory, and need not be exact.
         while !self.has_too_many_keys && self.values() > MAX_VALUES_OF_ALL_KEYS {
             let most = self.keys.values_mut().max_by_key(|values| values.as_ref().map_or(0, HashMap::len));
-            most.and_then(Option::take);
+            self.bytes -= most.and_then(Option::take).as_ref().map_or(0, memory_of);
         }
     }
 
@@ -226,19 +232,21 @@ impl Column {
         let Some(known) = values else { return };
         if let Some(rows) = known.get_mut(value) {
             // A map may have an entry twice, which is then one.
-            rows.try_push(position).ok();
-            self.bytes += POSITION_BYTES;
+            if rows.try_push(position).is_ok() {
+                self.bytes += POSITION_BYTES;
+            }
         } else if known.len() < MAX_VALUES && value.len() <= MAX_VALUE_BYTES {
-            self.bytes += SET_BYTES + value.len();
+            self.bytes += SET_BYTES + value.len() + POSITION_BYTES;
             known.insert(value.to_string(), RoaringTreemap::from_iter([position]));
         } else {
-            *values = None;
+            self.bytes -= values.take().as_ref().map_or(0, memory_of);
         }
     }
 
     fn leave_out(&mut self) {
         self.has_too_many_keys = true;
         self.keys = HashMap::new();
+        self.bytes = 0;
     }
 
     fn values(&self) -> usize {
@@ -352,6 +360,19 @@ mod tests {
         let (directory, _) = directory(&file, values.len());
         let known = (0..30).filter(|key| directory.find(9, Some(&format!("k{key}")), "v-") == Found::Nowhere).count();
         assert!((1..=2048 / 200).contains(&known), "{known} keys have sets");
+    }
+
+    #[test]
+    fn what_is_left_out_takes_no_memory() {
+        let mut collector = ValueCollector::new(&ValueColumns { columns: vec![(0, 7), (1, 9)] });
+        let row = |row: usize| {
+            let many = ("many".to_string(), Some(row.to_string()));
+            (Some(row.to_string()), Some(vec![many, ("few".to_string(), Some("x".to_string()))]))
+        };
+        collector.add(&batch(&(0..200).map(row).collect::<Vec<_>>()));
+        assert!(collector.memory_size() > 400 * SET_BYTES);
+        collector.add(&batch(&(200..400).map(row).collect::<Vec<_>>()));
+        assert_eq!(collector.memory_size(), SET_BYTES + 1 + 400 * POSITION_BYTES, "one set of 400 rows is left");
     }
 
     #[test]

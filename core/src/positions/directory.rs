@@ -13,7 +13,8 @@ pub(super) const BLOB_TYPE: &str = "tarndb-rows-of-value-v1";
 pub(super) const VALUE: &str = "value";
 pub(super) const KEY: &str = "key";
 
-/// Property of the Puffin file: what of its columns has no sets.
+/// Properties of the Puffin file: the ids of the columns that have sets, and what of them has none.
+pub(super) const COLUMNS: &str = "columns";
 pub(super) const LEFT_OUT: &str = "left-out";
 
 /// Key of the Parquet file's metadata: where the Puffin file is in it.
@@ -35,20 +36,6 @@ fn damaged(what: &str) -> Error {
     Error::data_invalid(format!("the directory of rows by value is damaged: {what}"))
 }
 
-/// The ids of the columns that have sets.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Columns(pub(super) Vec<i32>);
-
-impl Columns {
-    /// Property of the Puffin file.
-    pub(super) const PROPERTY: &str = "columns";
-
-    pub(super) fn to_text(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|e| Error::internal("a list of columns could not be written").with_source(e))
-    }
-}
-
 /// A column, or a key of a map, that has too many values.
 #[derive(Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct LeftOut {
@@ -56,10 +43,9 @@ pub(super) struct LeftOut {
     pub(super) key: Option<String>,
 }
 
-impl LeftOut {
-    pub(super) fn to_text(all: &[Self]) -> Result<String> {
-        serde_json::to_string(all).map_err(|e| Error::internal("a list of columns could not be written").with_source(e))
-    }
+/// A property of the Puffin file: a list.
+pub(super) fn list_text(items: &[impl Serialize]) -> Result<String> {
+    serde_json::to_string(items).map_err(|e| Error::internal("a list of columns could not be written").with_source(e))
 }
 
 /// Where in a Parquet file its Puffin file is.
@@ -153,9 +139,9 @@ impl Directory {
         let file: FileMetadata = serde_json::from_slice(payload).map_err(|e| damaged("it is not understood").with_source(e))?;
         let property = |name| file.properties().get(name).map(String::as_str).ok_or_else(|| damaged("it lacks a property"));
         let wrong = |e: serde_json::Error| damaged("a property is not understood").with_source(e);
-        let Columns(columns) = serde_json::from_str(property(Columns::PROPERTY)?).map_err(wrong)?;
+        let columns: HashSet<i32> = serde_json::from_str(property(COLUMNS)?).map_err(wrong)?;
         let left_out: HashSet<LeftOut> = serde_json::from_str(property(LEFT_OUT)?).map_err(wrong)?;
-        let mut directory = Self { columns: columns.into_iter().collect(), left_out, bytes: payload.len(), ..Self::default() };
+        let mut directory = Self { columns, left_out, bytes: payload.len(), ..Self::default() };
         for blob in file.blobs().iter().filter(|blob| blob.blob_type() == BLOB_TYPE) {
             let end = blob.offset().checked_add(blob.length());
             let is_inside = end.is_some_and(|end| end <= embedded.length - embedded.footer_length);
