@@ -2,11 +2,9 @@
 //!
 //! A content has a generation, and what is known beside it a metageneration; both only grow. Names are as they are.
 
-use std::borrow::Cow;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::Value;
+use serde_json_borrow::{ObjectAsVec, Value};
 use tarndb_core::{Error, Result};
 
 use super::fields::Fields;
@@ -24,7 +22,7 @@ pub(super) fn is(fields: &Fields<'_>) -> bool {
     cloud_event || wrapped.get("bucketId").is_some() || fields.text("kind") == Some("storage#object")
 }
 
-pub(super) fn parse(event: &Value) -> Result<Parsed> {
+pub(super) fn parse(event: &Value<'_>) -> Result<Parsed> {
     let fields = Fields::of(event);
     if let Some(kind) = fields.text("type").and_then(|kind| kind.strip_prefix(CLOUD_EVENTS)) {
         return parsed(kind, &fields.below("data"), Some(fields.time("time")?), false);
@@ -35,17 +33,19 @@ pub(super) fn parse(event: &Value) -> Result<Parsed> {
     }
     let message = fields.below("message");
     let attributes = message.below("attributes");
-    let object: Cow<'_, Value> = match message.text("data").filter(|data| !data.is_empty()) {
-        None => Cow::Owned(serde_json::json!({
-            "bucket": attributes.required("bucketId")?,
-            "name": attributes.required("objectId")?,
-            "generation": attributes.get("objectGeneration"),
-        })),
-        Some(data) => {
-            let wrong = |e: String| Error::data_invalid(format!("the data of a message of Pub/Sub is no JSON in base64: {e}"));
-            let data = BASE64_STANDARD.decode(data).map_err(|e| wrong(e.to_string()))?;
-            Cow::Owned(serde_json::from_slice(&data).map_err(|e| wrong(e.to_string()))?)
+    let wrong = |e: String| Error::data_invalid(format!("the data of a message of Pub/Sub is no JSON in base64: {e}"));
+    let data = message.text("data").filter(|data| !data.is_empty());
+    let data = data.map(|data| BASE64_STANDARD.decode(data).map_err(|e| wrong(e.to_string()))).transpose()?;
+    let object = match &data {
+        None => {
+            let mut object = ObjectAsVec::default();
+            for (name, attribute) in [("bucket", "bucketId"), ("name", "objectId")] {
+                object.insert(name, Value::Str(attributes.required(attribute)?.into()));
+            }
+            object.insert("generation", attributes.get("objectGeneration").cloned().unwrap_or_default());
+            Value::Object(object)
         }
+        Some(data) => serde_json::from_slice(data).map_err(|e| wrong(e.to_string()))?,
     };
     let time = attributes.get("eventTime").map(|_| attributes.time("eventTime")).transpose()?;
     let overwritten = attributes.some_text("overwrittenByGeneration").is_some();

@@ -1,13 +1,13 @@
 //! Amazon S3's events as EventBridge hands them on. Keys are as they are.
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::{Fields, e_tag, version};
 use super::{News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Sequence};
 
-pub(super) fn parse(event: &Value) -> Result<Parsed> {
+pub(super) fn parse(event: &Value<'_>) -> Result<Parsed> {
     let fields = Fields::of(event);
     let detail = fields.below("detail");
     let object = detail.below("object");

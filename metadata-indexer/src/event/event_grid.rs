@@ -1,6 +1,6 @@
 //! Azure's blobs through Event Grid, in its own form and as CloudEvents.
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::{Fields, e_tag, percent_decoded};
@@ -18,7 +18,7 @@ pub(super) fn is(fields: &Fields<'_>) -> bool {
     kind(fields).is_some_and(|kind| kind.starts_with(STORAGE) || kind.starts_with(GRID))
 }
 
-pub(super) fn parse(event: &Value) -> Result<Vec<Parsed>> {
+pub(super) fn parse(event: &Value<'_>) -> Result<Vec<Parsed>> {
     let fields = Fields::of(event);
     let data = fields.below("data");
     let kind = kind(&fields).unwrap_or_default();

@@ -3,7 +3,7 @@ use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Datelike, NaiveDateTime};
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
+use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 /// Years in which events happen. What a store tells of others is its mistake, and most engines cannot compare it.
@@ -11,19 +11,19 @@ const YEARS: RangeInclusive<i32> = 1970..=2200;
 
 /// The fields of an object in JSON; anything else has none.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fields<'a>(&'a Value);
+pub(super) struct Fields<'a>(&'a Value<'a>);
 
 fn invalid(message: String) -> Error {
     Error::data_invalid(message)
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn of(value: &'a Value) -> Self {
+    pub(super) fn of(value: &'a Value<'a>) -> Self {
         Self(value)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+    pub(super) fn get(&self, name: &str) -> Option<&'a Value<'a>> {
+        self.0.as_object()?.get(name).filter(|value| !value.is_null())
     }
 
     pub(super) fn below(&self, name: &str) -> Self {
@@ -48,8 +48,8 @@ impl<'a> Fields<'a> {
     pub(super) fn count(&self, name: &str) -> Result<Option<i64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = match value {
-            Value::String(text) if text.is_empty() => return Ok(None),
-            Value::String(text) => text.parse::<u64>().ok(),
+            Value::Str(text) if text.is_empty() => return Ok(None),
+            Value::Str(text) => text.parse::<u64>().ok(),
             other => other.as_u64(),
         };
         let number = number.and_then(|number| i64::try_from(number).ok());
@@ -72,7 +72,7 @@ impl<'a> Fields<'a> {
     /// Texts by name; other values are left out.
     pub(super) fn texts(&self, name: &str) -> Option<BTreeMap<String, String>> {
         let pairs = self.get(name)?.as_object()?.iter();
-        Some(pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_string()))).collect())
+        Some(pairs.filter_map(|(key, value)| Some((key.to_string(), value.as_str()?.to_string()))).collect())
     }
 }
 

@@ -14,7 +14,9 @@ mod fields;
 mod s3;
 mod seaweedfs;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use crate::record::{Change, ObjectId, Origin, Sequence};
@@ -76,9 +78,16 @@ impl Dead {
         Self { reason: reason.into(), body: String::from_utf8_lossy(kept).into_owned() }
     }
 
-    fn of(value: &Value, error: &Error) -> Self {
+    fn of(value: &Value<'_>, error: &Error) -> Self {
         Self::new(error.to_string(), value.to_string().as_bytes())
     }
+}
+
+/// What most messages are: records of S3, many of them, that are understood one after the other.
+#[derive(Deserialize)]
+struct Notification<'a> {
+    #[serde(borrow, rename = "Records")]
+    records: Vec<&'a RawValue>,
 }
 
 /// The parts of a message, in their order. What is wrong with one of them does not touch the others.
@@ -86,42 +95,57 @@ impl Dead {
 /// # Errors
 /// `InvalidInput` for what is no JSON.
 pub(crate) fn parse(body: &[u8]) -> Result<Vec<Parsed>> {
-    let value: Value = serde_json::from_slice(body).map_err(|e| Error::invalid_input(format!("an event is not JSON: {e}")))?;
     let mut parsed = Vec::new();
-    parse_value(&value, DEEPEST, &mut parsed);
+    // serde takes a list for an object, too.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    if let Some(notification) = serde_json::from_slice::<Notification<'_>>(body).ok().filter(|_| is_object) {
+        parsed.reserve_exact(notification.records.len());
+        for record in notification.records {
+            match value(record.get().as_bytes()) {
+                Ok(event) => add(&event, s3::parse, &mut parsed),
+                Err(error) => parsed.push(Parsed::Dead(Dead::new(error.to_string(), record.get().as_bytes()))),
+            }
+        }
+    } else {
+        parse_value(&value(body)?, DEEPEST, &mut parsed);
+    }
     Ok(parsed)
 }
 
-fn parse_value(value: &Value, depth: usize, parsed: &mut Vec<Parsed>) {
+fn value(json: &[u8]) -> Result<Value<'_>> {
+    serde_json::from_slice(json).map_err(|e| Error::invalid_input(format!("an event is not JSON: {e}")))
+}
+
+/// Adds what a parser makes of an event.
+fn add<'a, Parts>(event: &'a Value<'a>, parse: fn(&'a Value<'a>) -> Result<Parts>, parsed: &mut Vec<Parsed>)
+where
+    Parts: IntoIterator<Item = Parsed>,
+{
+    match parse(event) {
+        Ok(parts) => parsed.extend(parts),
+        Err(error) => parsed.push(Parsed::Dead(Dead::of(event, &error))),
+    }
+}
+
+fn parse_value(value: &Value<'_>, depth: usize, parsed: &mut Vec<Parsed>) {
     let fields = Fields::of(value);
-    let mut each = |values: &[Value], parse: fn(&Value) -> Result<Vec<Parsed>>| {
-        for value in values {
-            match parse(value) {
-                Ok(more) => parsed.extend(more),
-                Err(error) => parsed.push(Parsed::Dead(Dead::of(value, &error))),
-            }
-        }
-    };
     if depth == 0 {
         return parsed.push(Parsed::Dead(Dead::new("an event lies in too many envelopes", value.to_string().as_bytes())));
     }
-    let one = std::slice::from_ref(value);
-    match value {
-        Value::Array(values) => values.iter().for_each(|value| parse_value(value, depth - 1, parsed)),
-        _ if fields.get("Records").is_some_and(Value::is_array) => {
-            each(fields.get("Records").and_then(Value::as_array).map_or(&[], Vec::as_slice), |value| {
-                s3::parse(value).map(Vec::from_iter)
-            });
-        }
+    match (value, fields.get("Records").and_then(Value::as_array)) {
+        (Value::Array(values), _) => values.iter().for_each(|value| parse_value(value, depth - 1, parsed)),
+        (_, Some(records)) => records.iter().for_each(|record| add(record, s3::parse, parsed)),
         _ if fields.text("Event") == Some("s3:TestEvent") => parsed.push(Parsed::Ignored),
-        _ if fields.get("TopicArn").is_some() && fields.get("Type").is_some() => match notified(&fields) {
-            Ok(message) => parse_value(&message, depth - 1, parsed),
-            Err(error) => parsed.push(Parsed::Dead(Dead::of(value, &error))),
-        },
-        _ if fields.text("source") == Some("aws.s3") => each(one, |value| event_bridge::parse(value).map(|one| vec![one])),
-        _ if cloud_storage::is(&fields) => each(one, |value| cloud_storage::parse(value).map(|one| vec![one])),
-        _ if event_grid::is(&fields) => each(one, event_grid::parse),
-        _ if seaweedfs::is(&fields) => each(one, seaweedfs::parse),
+        _ if fields.get("TopicArn").is_some() && fields.get("Type").is_some() => {
+            match notified(&fields).and_then(|message| self::value(message.as_bytes()).map_err(of_notification)) {
+                Ok(message) => parse_value(&message, depth - 1, parsed),
+                Err(error) => parsed.push(Parsed::Dead(Dead::of(value, &error))),
+            }
+        }
+        _ if fields.text("source") == Some("aws.s3") => add(value, |event| event_bridge::parse(event).map(Some), parsed),
+        _ if cloud_storage::is(&fields) => add(value, |event| cloud_storage::parse(event).map(Some), parsed),
+        _ if event_grid::is(&fields) => add(value, event_grid::parse, parsed),
+        _ if seaweedfs::is(&fields) => add(value, seaweedfs::parse, parsed),
         _ => {
             let error = Error::data_invalid("this is the event of no store that is known here");
             parsed.push(Parsed::Dead(Dead::of(value, &error)));
@@ -129,11 +153,14 @@ fn parse_value(value: &Value, depth: usize, parsed: &mut Vec<Parsed>) {
     }
 }
 
+fn of_notification(error: Error) -> Error {
+    Error::data_invalid(format!("in a notification of SNS, {error}"))
+}
+
 /// What Amazon SNS wraps.
-fn notified(fields: &Fields<'_>) -> Result<Value> {
+fn notified<'a>(fields: &Fields<'a>) -> Result<&'a str> {
     match fields.text("Type") {
-        Some("Notification") => serde_json::from_str(fields.required("Message")?)
-            .map_err(|e| Error::data_invalid(format!("the message of a notification of SNS is not JSON: {e}"))),
+        Some("Notification") => fields.required("Message"),
         Some("SubscriptionConfirmation") => {
             Err(Error::data_invalid("a subscription of SNS is to be confirmed: open its SubscribeURL once"))
         }
@@ -354,6 +381,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_record_that_is_not_understood_leaves_the_others() {
+        let record = |key: &str| {
+            let head = r#""eventSource":"aws:s3","eventTime":"2026-03-04T10:11:12Z","eventName":"ObjectRemoved:Delete""#;
+            let object = format!(r#"{{"key":"{key}","sequencer":"01"}}"#);
+            format!(r#"{{{head},"s3":{{"bucket":{{"name":"\u0070hotos"}},"object":{object}}}}}"#)
+        };
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        let records = [record("r\\u00e9d"), deep, "7".to_string(), record("b")].join(",");
+        let told = told(&parse(format!(r#"{{"Records":[{records}],"more":null}}"#).as_bytes()).unwrap());
+        assert_eq!([&told[0], &told[3]], ["réd - 0100000000000000 deleted None", "b - 0100000000000000 deleted None"]);
+        assert!(told[1].starts_with("dead: ") && told[2].starts_with("dead: ") && told.len() == 4, "{told:?}");
     }
 
     /// What `fuzz/` runs for as long as one likes, on the samples, for a moment.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::{Fields, e_tag, form_decoded, version};
@@ -10,7 +10,7 @@ use super::{News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Sequence};
 
 /// One of the `Records` of a notification.
-pub(super) fn parse(record: &Value) -> Result<Vec<Parsed>> {
+pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
     let fields = Fields::of(record);
     let source = fields.text("eventSource").unwrap_or_default();
     let name = fields.required("eventName")?;
@@ -29,7 +29,7 @@ pub(super) fn parse(record: &Value) -> Result<Vec<Parsed>> {
             Some(sequence) => News::Changed(sequence, Change::Created(state(source, &fields, &object)?)),
             None => News::Touched,
         },
-        ("ObjectRemoved", "NoOP" | "DeleteNoOP") => return Ok(vec![Parsed::Ignored]),
+        ("ObjectRemoved", "NoOP" | "DeleteNoOP") => return Ok(Some(Parsed::Ignored)),
         ("ObjectRemoved", "DeleteAllVersions") => {
             return Err(Error::data_invalid(format!("`{name}` does not tell which versions went: reconcile the index")));
         }
@@ -44,8 +44,8 @@ pub(super) fn parse(record: &Value) -> Result<Vec<Parsed>> {
             }
             None => News::Touched,
         },
-        ("ObjectLifecycle", action) if action.starts_with("Expiration:Abort") => return Ok(vec![Parsed::Ignored]),
-        ("ObjectTransition", "Failed") => return Ok(vec![Parsed::Ignored]),
+        ("ObjectLifecycle", action) if action.starts_with("Expiration:Abort") => return Ok(Some(Parsed::Ignored)),
+        ("ObjectTransition", "Failed") => return Ok(Some(Parsed::Ignored)),
         (
             "ObjectTagging"
             | "LifecycleTransition"
@@ -62,12 +62,12 @@ pub(super) fn parse(record: &Value) -> Result<Vec<Parsed>> {
             "TestEvent" | "ObjectAcl" | "ObjectAccessed" | "ObjectAnnotation" | "ObjectRetention" | "Replication" | "Scanner"
             | "BucketCreated" | "BucketRemoved",
             _,
-        ) => return Ok(vec![Parsed::Ignored]),
+        ) => return Ok(Some(Parsed::Ignored)),
         _ => return Err(Error::data_invalid(format!("`{name}` is no event of S3 that is known here"))),
     };
     let key = object.required("key")?;
     let request = fields.below("responseElements");
-    Ok(vec![Parsed::Event(ObjectEvent {
+    Ok(Some(Parsed::Event(ObjectEvent {
         bucket: s3.below("bucket").required("name")?.to_string(),
         id: ObjectId {
             key: if is_ceph { key.to_string() } else { form_decoded(key)? },
@@ -80,7 +80,7 @@ pub(super) fn parse(record: &Value) -> Result<Vec<Parsed>> {
             source_ip: fields.below("requestParameters").some_text("sourceIPAddress"),
             request_id: request.some_text("x-amz-request-id"),
         },
-    })])
+    })))
 }
 
 /// The place in the order of changes; `None` when the store does not tell.
@@ -113,7 +113,7 @@ fn state(source: &str, fields: &Fields<'_>, object: &Fields<'_>) -> Result<Objec
 }
 
 /// Ceph's lists of pairs.
-fn listed(pairs: Option<&Value>) -> Option<BTreeMap<String, String>> {
+fn listed(pairs: Option<&Value<'_>>) -> Option<BTreeMap<String, String>> {
     let pairs = pairs?.as_array()?.iter().map(Fields::of);
     Some(pairs.filter_map(|pair| Some((pair.text("key")?.to_string(), pair.text("val")?.to_string()))).collect())
 }

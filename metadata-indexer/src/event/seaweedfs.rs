@@ -1,7 +1,7 @@
 //! SeaweedFS' filer through its webhook. It tells neither time nor order, and calls each overwriting a renaming: so it is only taken
 //! for which objects were touched.
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::Fields;
@@ -20,7 +20,7 @@ pub(super) fn is(fields: &Fields<'_>) -> bool {
         && (has("old_entry") || has("new_entry") || has("new_parent_path") || has("signatures"))
 }
 
-pub(super) fn parse(event: &Value) -> Result<Vec<Parsed>> {
+pub(super) fn parse(event: &Value<'_>) -> Result<Vec<Parsed>> {
     let fields = Fields::of(event);
     let message = fields.below("message");
     let (old, new) = (message.below("old_entry"), message.below("new_entry"));
