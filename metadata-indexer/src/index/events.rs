@@ -19,15 +19,21 @@ const LONGEST_KEY: usize = 1024;
 /// What a message, or many, are for this index.
 #[derive(Debug, Default)]
 struct Sorted {
-    /// What is told of objects, in the order in which it came.
-    events: Vec<ObjectEvent>,
+    /// What happened, in the order in which it came.
+    changes: Vec<Record>,
+    /// Of what it is only told that something happened.
+    touched: Vec<ObjectEvent>,
+    /// When the last of it happened, in microseconds since 1970.
+    newest: Option<i64>,
     dead: Vec<Dead>,
     counts: EventCounts,
 }
 
-fn sorted(bucket: &Bucket, parts: Vec<Parsed>) -> Sorted {
+/// `now` is in microseconds since 1970.
+fn sorted(bucket: &Bucket, parts: Vec<Parsed>, now: i64) -> Sorted {
     let mut sorted = Sorted::default();
     sorted.counts.received = parts.len() as u64;
+    sorted.changes.reserve(parts.len());
     for part in parts {
         match part {
             Parsed::Event(event) if event.bucket != bucket.name() => {
@@ -39,13 +45,36 @@ fn sorted(bucket: &Bucket, parts: Vec<Parsed>) -> Sorted {
                     format!("the key of an event has {} bytes, and no store takes more than {LONGEST_KEY}", event.id.key.len());
                 sorted.dead.push(Dead::new(reason, event.id.key.as_bytes()));
             }
-            Parsed::Event(event) if bucket.has(&event.id.key) => sorted.events.push(event),
+            Parsed::Event(event) if bucket.has(&event.id.key) => sorted.add(event, now),
             Parsed::Dead(dead) => sorted.dead.push(dead),
             Parsed::Event(_) | Parsed::Ignored | Parsed::Validation(_) => sorted.counts.ignored += 1,
         }
     }
     sorted.counts.dead = sorted.dead.len() as u64;
     sorted
+}
+
+impl Sorted {
+    fn add(&mut self, event: ObjectEvent, now: i64) {
+        self.newest = self.newest.max(event.time);
+        match event.news {
+            News::Touched => self.touched.push(event),
+            News::Changed(sequence, change) => {
+                let (id, timestamp, origin) = (event.id, event.time.unwrap_or(now), event.origin);
+                self.changes.push(Record { id, sequence, timestamp, change, origin });
+            }
+        }
+    }
+
+    fn len(&self) -> u64 {
+        (self.changes.len() + self.touched.len()) as u64
+    }
+
+    /// The objects, with when it is told that something happened.
+    fn ids(&self) -> impl Iterator<Item = (&ObjectId, Option<i64>)> {
+        let changed = self.changes.iter().map(|record| (&record.id, Some(record.timestamp)));
+        changed.chain(self.touched.iter().map(|event| (&event.id, event.time)))
+    }
 }
 
 impl Index {
@@ -57,7 +86,7 @@ impl Index {
         let Source::Bucket(bucket) = &self.source else {
             return Err(Error::unsupported("a metadata index of a folder takes no events: it watches the folder"));
         };
-        let sorted = sorted(bucket, parts);
+        let sorted = sorted(bucket, parts, lake.storage().clock().now_ms().saturating_mul(1000));
         let mut attempt = 1;
         let mut counts = loop {
             match self.apply_once(lake, bucket, &sorted).await {
@@ -67,8 +96,7 @@ impl Index {
             }
         };
         counts += sorted.counts;
-        let newest = sorted.events.iter().filter_map(|event| event.time).max();
-        let lag = newest.map(|time| lake.storage().clock().now_ms().saturating_sub(time / 1000).max(0).cast_unsigned());
+        let lag = sorted.newest.map(|time| lake.storage().clock().now_ms().saturating_sub(time / 1000).max(0).cast_unsigned());
         self.counters.add(counts, lag);
         Ok(counts)
     }
@@ -76,17 +104,18 @@ impl Index {
     async fn apply_once(&self, lake: &Lakehouse, bucket: &Bucket, sorted: &Sorted) -> Result<EventCounts> {
         let mut guard = self.writer.lock().await;
         let mut writer = self.take_writer(lake, &mut guard).await?;
-        self.touch(sorted.events.iter().map(|event| &event.id));
-        writer.recall(lake, sorted.events.iter().filter_map(|event| Some((&event.id, event.time?)))).await?;
-        let (mut records, mut counts) = told(&writer, lake, &sorted.events).await?;
-        self.fetch(bucket, &writer, &mut records).await?;
-        writer.commit(lake, &records).await?;
-        let (found, refused) = self.found(&writer, lake, bucket, &sorted.events).await?;
+        self.touch(sorted.ids().map(|(id, _)| id));
+        writer.recall(lake, sorted.ids().filter_map(|(id, time)| Some((id, time?)))).await?;
+        let (told, mut counts) = told(&writer, lake, &sorted.changes).await?;
+        let fetched = self.fetched(bucket, &writer, &told).await?;
+        let told = fetched.as_ref().map_or(told, |fetched| fetched.iter().collect());
+        writer.commit(lake, &told).await?;
+        let (found, refused) = self.found(&writer, lake, bucket, &sorted.touched).await?;
         self.touch(found.iter().map(|record| &record.id));
         counts.applied += found.len() as u64;
         counts.dead += refused.len() as u64;
-        counts.duplicates += sorted.events.len() as u64 - counts.applied - counts.duplicates - counts.dead;
-        writer.commit(lake, &found).await?;
+        counts.duplicates += sorted.len() - counts.applied - counts.duplicates - counts.dead;
+        writer.commit(lake, &found.iter().collect::<Vec<_>>()).await?;
         let dead: Vec<Dead> = sorted.dead.iter().cloned().chain(refused).collect();
         writer.keep_aside(lake, &dead).await?;
         *guard = Some(writer);
@@ -96,11 +125,11 @@ impl Index {
     }
 
     /// Asks the store for what events do not tell of objects that are new. Where the object is another by now, that stays unknown, as
-    /// it does in S3 Metadata.
-    async fn fetch(&self, bucket: &Bucket, writer: &Writer, records: &mut [Record]) -> Result<()> {
+    /// it does in S3 Metadata. `None` when nothing is to be asked.
+    async fn fetched(&self, bucket: &Bucket, writer: &Writer, records: &[&Record]) -> Result<Option<Vec<Record>>> {
         let fetch = self.options.fetch()?;
         if !fetch.metadata && !fetch.tags {
-            return Ok(());
+            return Ok(None);
         }
         let newest = newest(records);
         let is_new = |record: &Record| {
@@ -116,7 +145,8 @@ impl Index {
             .into_iter()
             .filter_map(|(id, present)| Some((id, present?.1.state()?.clone())))
             .collect();
-        for record in records {
+        let with_found = |record: &&Record| {
+            let mut record = Record::clone(record);
             if let (Change::Created(state), Some(found)) = (&mut record.change, found.get(&record.id))
                 && newest.get(&record.id) == Some(&record.sequence)
                 && state.e_tag.as_ref().is_none_or(|tag| found.e_tag.as_ref() == Some(tag))
@@ -124,8 +154,9 @@ impl Index {
                 let told = std::mem::take(state);
                 *state = found.clone().or(&told);
             }
-        }
-        Ok(())
+            record
+        };
+        Ok(Some(records.iter().map(with_found).collect()))
     }
 
     /// What became of objects of which events only tell that something happened; and those of which the store says nothing.
@@ -134,10 +165,9 @@ impl Index {
         writer: &Writer,
         lake: &Lakehouse,
         bucket: &Bucket,
-        events: &[ObjectEvent],
+        touched: &[ObjectEvent],
     ) -> Result<(Vec<Record>, Vec<Dead>)> {
-        let touched = events.iter().filter(|event| event.news == News::Touched);
-        let touched: HashMap<&ObjectId, &ObjectEvent> = touched.map(|event| (&event.id, event)).collect();
+        let touched: HashMap<&ObjectId, &ObjectEvent> = touched.iter().map(|event| (&event.id, event)).collect();
         if touched.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
@@ -178,37 +208,29 @@ impl Index {
 }
 
 /// The newest of the changes of each object.
-fn newest(records: &[Record]) -> HashMap<ObjectId, Sequence> {
+fn newest<'a>(records: &[&'a Record]) -> HashMap<&'a ObjectId, Sequence> {
     let mut newest = HashMap::new();
     for record in records {
-        let sequence = newest.entry(record.id.clone()).or_insert(record.sequence);
+        let sequence = newest.entry(&record.id).or_insert(record.sequence);
         *sequence = record.sequence.max(*sequence);
     }
     newest
 }
 
-/// What events tell that is not known yet, and how many of them are known or late.
-async fn told(writer: &Writer, lake: &Lakehouse, events: &[ObjectEvent]) -> Result<(Vec<Record>, EventCounts)> {
-    let now = lake.storage().clock().now_ms().saturating_mul(1000);
-    let (mut counts, mut seen) = (EventCounts::default(), HashSet::new());
-    let (mut records, mut unsure) = (Vec::new(), Vec::new());
+/// Those of the changes that are not known yet, and how many of them are known or late.
+async fn told<'a>(writer: &Writer, lake: &Lakehouse, changes: &'a [Record]) -> Result<(Vec<&'a Record>, EventCounts)> {
+    let (mut counts, mut seen) = (EventCounts::default(), HashSet::with_capacity(changes.len()));
+    let (mut records, mut unsure) = (Vec::with_capacity(changes.len()), Vec::new());
     let remembered_since = writer.remembered_since(lake);
-    for event in events {
-        let News::Changed(sequence, change) = &event.news else { continue };
-        let newest = writer.newest(&event.id);
-        if newest == Some(*sequence) || !seen.insert((&event.id, *sequence)) {
+    for record in changes {
+        let newest = writer.newest(&record.id);
+        if newest == Some(record.sequence) || !seen.insert((key_index::hash(&record.id), record.sequence)) {
             counts.duplicates += 1;
             continue;
         }
-        let record = Record {
-            id: event.id.clone(),
-            sequence: *sequence,
-            timestamp: event.time.unwrap_or(now),
-            change: change.clone(),
-            origin: event.origin.clone(),
-        };
         // What is older than what is known, or than what is remembered, may be in the journal already.
-        if newest > Some(*sequence) || record.timestamp < remembered_since { unsure.push(record) } else { records.push(record) }
+        let is_unsure = newest > Some(record.sequence) || record.timestamp < remembered_since;
+        if is_unsure { unsure.push(record) } else { records.push(record) }
     }
     let journaled = writer.journaled(lake, &unsure).await?;
     let before = unsure.len();

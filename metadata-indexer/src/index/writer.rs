@@ -185,7 +185,7 @@ impl Writer {
             all.extend(found.into_iter().filter(|record| self.is_newer(record)));
         }
         let properties = HashMap::from([(BATCH.to_string(), self.batch.to_string())]);
-        self.apply(lake, &all, properties).await
+        self.apply(lake, &all.iter().collect::<Vec<_>>(), properties).await
     }
 
     /// Whether nobody else wrote to the tables since.
@@ -237,8 +237,8 @@ impl Writer {
     pub(super) async fn record(&mut self, lake: &Lakehouse, records: &[Record]) -> Result<()> {
         match (records.is_empty(), self.is_complete()) {
             (true, _) => Ok(()),
-            (false, true) => self.commit(lake, records).await,
-            (false, false) => self.apply(lake, records, HashMap::new()).await,
+            (false, true) => self.commit(lake, &records.iter().collect::<Vec<_>>()).await,
+            (false, false) => self.apply(lake, &records.iter().collect::<Vec<_>>(), HashMap::new()).await,
         }
     }
 
@@ -246,13 +246,13 @@ impl Writer {
     ///
     /// # Errors
     /// `CommitConflict` when someone else wrote to one of the tables.
-    pub(super) async fn commit(&mut self, lake: &Lakehouse, records: &[Record]) -> Result<()> {
+    pub(super) async fn commit(&mut self, lake: &Lakehouse, records: &[&Record]) -> Result<()> {
         let Some(since) = records.iter().map(|record| record.timestamp).min() else { return Ok(()) };
         let last = records.iter().map(|record| record.sequence).max().unwrap_or(self.last).max(self.last);
         let batch = (self.batch + 1).to_string();
         let properties = [(BATCH, batch.clone()), (BATCH_SINCE, since.to_string()), (LAST, last.text())];
         let properties = properties.map(|(name, value)| (name.to_string(), value)).into();
-        let added = vec![journal_rows(&self.bucket, records)?];
+        let added = vec![journal_rows(&self.bucket, records.iter().copied())?];
         self.journal = lake.change_rows(&self.journal, RowChange { added, properties, ..RowChange::default() }).await?;
         self.batch += 1;
         self.last = last;
@@ -328,10 +328,10 @@ impl Writer {
     }
 
     /// Makes the inventory what it is after `records`, of which those that are older than what it has are none of its business.
-    async fn apply(&mut self, lake: &Lakehouse, records: &[Record], properties: HashMap<String, String>) -> Result<()> {
-        let mut newest: HashMap<&ObjectId, &Record> = HashMap::new();
-        for record in records {
-            match newest.entry(&record.id) {
+    async fn apply(&mut self, lake: &Lakehouse, records: &[&Record], properties: HashMap<String, String>) -> Result<()> {
+        let mut newest: HashMap<KeyHash, &Record> = HashMap::with_capacity(records.len());
+        for record in records.iter().copied() {
+            match newest.entry(key_index::hash(&record.id)) {
                 _ if !self.is_newer(record) => {}
                 Entry::Occupied(other) if other.get().sequence >= record.sequence => {}
                 Entry::Occupied(mut other) => drop(other.insert(record)),
@@ -374,7 +374,7 @@ impl Writer {
     }
 
     /// Which of these changes the journal has already: changes of the same object with the same sequence number.
-    pub(super) async fn journaled(&self, lake: &Lakehouse, changes: &[Record]) -> Result<HashSet<(KeyHash, Sequence)>> {
+    pub(super) async fn journaled(&self, lake: &Lakehouse, changes: &[&Record]) -> Result<HashSet<(KeyHash, Sequence)>> {
         let times = || changes.iter().map(|record| record.timestamp);
         let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(HashSet::new()) };
         let condition = format!("record_timestamp >= {} AND record_timestamp <= {}", timestamp(first), timestamp(last));

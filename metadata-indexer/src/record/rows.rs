@@ -69,17 +69,17 @@ fn object_columns<'a>(bucket: &str, records: impl Iterator<Item = &'a Record> + 
 }
 
 /// Rows of the journal.
-pub(crate) fn journal_rows(bucket: &str, records: &[Record]) -> Result<RecordBatch> {
+pub(crate) fn journal_rows<'a>(bucket: &str, records: impl Iterator<Item = &'a Record> + Clone) -> Result<RecordBatch> {
     let kind = |record: &Record| match record.change {
         Change::Created(_) => "CREATE",
         Change::MetadataUpdated(_) => "UPDATE_METADATA",
         Change::MarkedDeleted(_) | Change::Deleted => "DELETE",
     };
-    let mut columns = object_columns(bucket, records.iter())?;
-    columns.push(("record_type", Arc::new(StringArray::from_iter_values(records.iter().map(kind)))));
-    let times = records.iter().map(|record| record.timestamp);
+    let mut columns = object_columns(bucket, records.clone())?;
+    columns.push(("record_type", Arc::new(StringArray::from_iter_values(records.clone().map(kind)))));
+    let times = records.clone().map(|record| record.timestamp);
     columns.push(("record_timestamp", Arc::new(TimestampMicrosecondArray::from_iter_values(times))));
-    let origin = |of: fn(&Origin) -> &Option<String>| texts(records.iter().map(|record| of(&record.origin).as_deref()));
+    let origin = |of: fn(&Origin) -> &Option<String>| texts(records.clone().map(|record| of(&record.origin).as_deref()));
     columns.push(("requester", origin(|origin| &origin.requester)));
     columns.push(("source_ip_address", origin(|origin| &origin.source_ip)));
     columns.push(("request_id", origin(|origin| &origin.request_id)));
@@ -257,6 +257,6 @@ mod tests {
             sequence = sequence.found_at(1);
             Record { id: ObjectId { key: key.to_string(), version }, sequence, timestamp: 5, change, origin }
         });
-        assert_eq!(records(&journal_rows("file:///x", &records_in).unwrap()).unwrap(), records_in);
+        assert_eq!(records(&journal_rows("file:///x", records_in.iter()).unwrap()).unwrap(), records_in);
     }
 }

@@ -36,13 +36,18 @@ impl Sequence {
     /// `DataInvalid` for what is not a number of at most 40 hexadecimal digits.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let most = Self::DIGITS + Self::STEPS;
-        if text.is_empty() || text.len() > most || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        if text.is_empty() || text.len() > most {
             return Err(wrong(text, most));
         }
-        let (digits, steps) = text.split_at(text.len().min(Self::DIGITS));
-        let digits = u128::from_str_radix(&format!("{digits:0<width$}", width = Self::DIGITS), 16);
-        let steps = u32::from_str_radix(&format!("{steps:0<width$}", width = Self::STEPS), 16);
-        Ok(Self { digits: digits.map_err(|_| wrong(text, most))?, steps: steps.map_err(|_| wrong(text, most))? })
+        let mut sequence = Self::FIRST;
+        for (place, digit) in text.chars().enumerate() {
+            let digit = digit.to_digit(16).ok_or_else(|| wrong(text, most))?;
+            match place.checked_sub(Self::DIGITS) {
+                None => sequence.digits |= u128::from(digit) << (4 * (Self::DIGITS - 1 - place)),
+                Some(place) => sequence.steps |= digit << (4 * (Self::STEPS - 1 - place)),
+            }
+        }
+        Ok(sequence)
     }
 
     /// Two numbers of a store, of which the first counts before the second.
