@@ -3,8 +3,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tarndb_core::{Error, Lakehouse, Result};
 
-use crate::event;
+use crate::event::{self, EventHook};
 use crate::extract::Extractor;
+use crate::feed::EventSource;
 use crate::index::{EventCounts, Index, IndexStatus, Synced};
 use crate::indexer::MetadataIndexer;
 use crate::options::IndexOptions;
@@ -99,6 +100,20 @@ pub trait MetadataIndexes {
     /// `InvalidInput` for a name that it cannot have.
     fn register_extractor(&self, extractor: Arc<dyn Extractor>) -> Result<()>;
 
+    /// Lets indexes of this lake take events from a source of the caller's own: their option `events` is `own://NAME`. An index that names
+    /// one needs it in each process that follows it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that it cannot have.
+    fn register_event_source(&self, name: &str, source: Arc<dyn EventSource>) -> Result<()>;
+
+    /// Lets indexes of this lake have their events changed before they are heeded: their option `hook` names it. An index that names one
+    /// needs it in each process that hands it events.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that it cannot have.
+    fn register_event_hook(&self, name: &str, hook: Arc<dyn EventHook>) -> Result<()>;
+
     /// The index named `name`.
     ///
     /// # Errors
@@ -130,7 +145,15 @@ impl MetadataIndexes for Lakehouse {
     }
 
     fn register_extractor(&self, extractor: Arc<dyn Extractor>) -> Result<()> {
-        indexer(self)?.extractors().register(extractor)
+        indexer(self)?.own().extractors.register(extractor)
+    }
+
+    fn register_event_source(&self, name: &str, source: Arc<dyn EventSource>) -> Result<()> {
+        indexer(self)?.own().sources.register("a source of events", name, source)
+    }
+
+    fn register_event_hook(&self, name: &str, hook: Arc<dyn EventHook>) -> Result<()> {
+        indexer(self)?.own().hooks.register("a hook of events", name, hook)
     }
 
     async fn metadata_index(&self, name: &str) -> Result<MetadataIndex> {

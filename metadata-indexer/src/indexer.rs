@@ -11,6 +11,7 @@ use tarndb_core::{Error, ErrorKind, Extension, Lakehouse, QueryResult, Result};
 use crate::extract::Extractors;
 use crate::index::{Index, IndexStatus, Synced};
 use crate::options::IndexOptions;
+use crate::own::Own;
 use crate::source::Source;
 use crate::statements::{self, Statement};
 use crate::stores::Stores;
@@ -22,7 +23,7 @@ pub struct MetadataIndexer {
     /// Those that this process has used.
     indexes: Mutex<HashMap<String, Arc<Index>>>,
     stores: Stores,
-    extractors: Extractors,
+    own: Own,
 }
 
 impl Drop for MetadataIndexer {
@@ -44,12 +45,12 @@ impl MetadataIndexer {
     /// too.
     #[must_use]
     pub fn with_extractors(mut self, extractors: &Extractors) -> Self {
-        self.extractors = extractors.clone();
+        self.own.extractors = extractors.clone();
         self
     }
 
-    pub(crate) fn extractors(&self) -> &Extractors {
-        &self.extractors
+    pub(crate) fn own(&self) -> &Own {
+        &self.own
     }
 
     fn used(&self) -> Vec<Arc<Index>> {
@@ -70,7 +71,7 @@ impl MetadataIndexer {
         let source = tables::source(&journal).ok_or_else(unknown)?;
         let (options, mounted) = (tables::options(&journal)?, tables::is_mounted(&journal));
         let source_of_index = Source::of_url(source, lake.location(), mounted, &options, &self.stores)?;
-        let index = Index::new(name, source_of_index, options, self.extractors.clone())?;
+        let index = Index::new(name, source_of_index, options, self.own.clone())?;
         let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(match indexes.entry(name.to_string()) {
             Entry::Occupied(known) if known.get().source() == source && known.get().options() == index.options() => {
@@ -95,7 +96,7 @@ impl MetadataIndexer {
         if_not_exists: bool,
     ) -> Result<Arc<Index>> {
         statements::check_name(name)?;
-        self.extractors.named(&options.extract()?)?;
+        self.own.extractors.named(&options.extract()?)?;
         let open = || Source::open(source, lake.location(), options, &self.stores);
         match self.index(lake, name).await {
             Err(e) if e.kind() == ErrorKind::NotFound => {}

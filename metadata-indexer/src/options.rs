@@ -4,19 +4,23 @@ use std::time::Duration;
 
 use tarndb_core::{Error, Result};
 
-use crate::extract::is_name;
-use crate::key_filter::KeyFilter;
+use crate::event::EventKind;
+use crate::object_filter::ObjectFilter;
+use crate::registry::is_name;
 
 /// How a metadata index is kept: the options of `CREATE METADATA INDEX … WITH (name = 'value', …)`.
 ///
 /// | Option | Meaning |
 /// |---|---|
-/// | `events` | Where the bucket's events come from: `sqs://QUEUE` or `sqs://ACCOUNT/QUEUE`, a queue of Amazon SQS; `http://127.0.0.1:9000/PATH`, where this process listens for them |
+/// | `events` | Where the bucket's events come from: `sqs://QUEUE` or `sqs://ACCOUNT/QUEUE`, a queue of Amazon SQS; `http://127.0.0.1:9000/PATH`, where this process listens for them; `own://NAME`, the user's own [`EventSource`](crate::EventSource) of this name |
 /// | `secret` | Where the secret is that senders of events over HTTP must know: `env:NAME` or `file:PATH` |
 /// | `allow_remote` | `true`: listen for events on an address that other machines reach |
 /// | `endpoint` | Where the store and the queue are, when that is not said by the environment |
 /// | `region` | The region of the store and the queue, likewise |
 /// | `suffix` | What keys of the index end in: `.jpg`, or `.jpg,.png` for one of several. Other objects are not in it |
+/// | `min_size`, `max_size` | How many bytes objects of the index have at least, and at most. An object that is overwritten with fewer, or more, leaves it |
+/// | `event_kinds` | Which events are heeded: `created`, `deleted`, and `metadata` for those of tags, storage classes and the like, with commas between them. Of what others tell, the next listing finds what it shows. All, where nothing is said |
+/// | `hook` | The user's own [`EventHook`](crate::EventHook) of this name, which changes events before they are heeded |
 /// | `fetch` | What is asked of the store for each new object: `metadata`, `tags`, both with a comma between them, or `none`. Both, where nothing is said |
 /// | `extract` | What is learnt from the content of objects, for the table `annotations`: `media` (media type, size and EXIF of images), `parquet` (rows and columns), `text` (lines and encoding), and names of the user's own [`Extractor`](crate::Extractor)s, with commas between them. Nothing, where nothing is said |
 /// | `reconcile_every` | How often the bucket is listed: `10 minutes`, `1 day`, `never`. Without events, each hour; with events from a queue, each day; from HTTP, each hour |
@@ -27,13 +31,17 @@ use crate::key_filter::KeyFilter;
 pub struct IndexOptions(BTreeMap<&'static str, String>);
 
 /// All options.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 14] = [
     "events",
     "secret",
     "allow_remote",
     "endpoint",
     "region",
     "suffix",
+    "min_size",
+    "max_size",
+    "event_kinds",
+    "hook",
     "fetch",
     "extract",
     "reconcile_every",
@@ -56,6 +64,8 @@ pub(crate) enum Feed {
         port: u16,
         path: String,
     },
+    /// The user's own, by name.
+    Own(String),
 }
 
 /// What is asked of the store for each object that is new.
@@ -91,7 +101,9 @@ impl IndexOptions {
         self.events()?;
         self.secret()?;
         self.allow_remote()?;
-        self.keys()?;
+        self.filter()?;
+        self.event_kinds()?;
+        self.hook()?;
         self.fetch()?;
         self.extract()?;
         if self.endpoint().is_some_and(|endpoint| endpoint.contains('@')) {
@@ -121,7 +133,7 @@ impl IndexOptions {
 
     pub(crate) fn events(&self) -> Result<Option<Feed>> {
         let Some(events) = self.get("events") else { return Ok(None) };
-        let wanted = "a queue is `sqs://QUEUE` or `sqs://ACCOUNT/QUEUE`, a webhook `http://127.0.0.1:9000/PATH`";
+        let wanted = "a queue is `sqs://QUEUE` or `sqs://ACCOUNT/QUEUE`, a webhook `http://127.0.0.1:9000/PATH`, one of the user's own `own://NAME`";
         let wrong = || wrong("events", events, wanted);
         match events.split_once("://") {
             Some(("sqs", queue)) => {
@@ -148,6 +160,7 @@ impl IndexOptions {
                 };
                 Ok(Some(Feed::Webhook { host, port, path: url.path().to_string() }))
             }
+            Some(("own", name)) if is_name(name) => Ok(Some(Feed::Own(name.to_string()))),
             _ => Err(wrong()),
         }
     }
@@ -172,14 +185,45 @@ impl IndexOptions {
         }
     }
 
-    /// The keys that the index is about.
-    pub(crate) fn keys(&self) -> Result<KeyFilter> {
-        let Some(text) = self.get("suffix") else { return Ok(KeyFilter::default()) };
-        let suffixes: Vec<String> = text.split(',').map(|suffix| suffix.trim().to_string()).collect();
-        if suffixes.iter().any(String::is_empty) {
-            return Err(wrong("suffix", text, "it is what keys end in, or several of these with commas between them"));
+    /// The objects that the index is about.
+    pub(crate) fn filter(&self) -> Result<ObjectFilter> {
+        let mut suffixes = Vec::new();
+        if let Some(text) = self.get("suffix") {
+            suffixes = text.split(',').map(|suffix| suffix.trim().to_string()).collect();
+            if suffixes.iter().any(String::is_empty) {
+                return Err(wrong("suffix", text, "it is what keys end in, or several of these with commas between them"));
+            }
         }
-        Ok(KeyFilter::new(suffixes))
+        let bytes = |name: &str| {
+            let bytes = |text: &str| text.parse().ok().filter(|bytes| *bytes >= 0);
+            let parsed = self.get(name).map(|text| bytes(text).ok_or_else(|| wrong(name, text, "it is a number of bytes")));
+            parsed.transpose()
+        };
+        let (least, most) = (bytes("min_size")?.unwrap_or(0), bytes("max_size")?.unwrap_or(i64::MAX));
+        if least > most {
+            return Err(wrong("min_size", &least.to_string(), "it is more than `max_size`"));
+        }
+        Ok(ObjectFilter::new(suffixes, least..=most))
+    }
+
+    /// The kinds of events that are heeded; `None` is all.
+    pub(crate) fn event_kinds(&self) -> Result<Option<Vec<EventKind>>> {
+        let Some(text) = self.get("event_kinds") else { return Ok(None) };
+        let kind = |name: &str| match name.trim() {
+            "created" => Ok(EventKind::Created),
+            "deleted" => Ok(EventKind::Deleted),
+            "metadata" => Ok(EventKind::Metadata),
+            _ => Err(wrong("event_kinds", text, "it is `created`, `deleted` and `metadata`, with commas between them")),
+        };
+        text.split(',').map(kind).collect::<Result<_>>().map(Some)
+    }
+
+    /// The name of what changes events.
+    pub(crate) fn hook(&self) -> Result<Option<&str>> {
+        match self.get("hook") {
+            Some(name) if !is_name(name) => Err(wrong("hook", name, "it is a name of letters, digits, `-` and `_`")),
+            other => Ok(other),
+        }
     }
 
     pub(crate) fn fetch(&self) -> Result<Fetch> {
@@ -249,6 +293,7 @@ impl fmt::Display for Feed {
         match self {
             Self::Queue { account: Some(account), name } => write!(f, "sqs://{account}/{name}"),
             Self::Queue { account: None, name } => write!(f, "sqs://{name}"),
+            Self::Own(name) => write!(f, "own://{name}"),
             Self::Webhook { host, port, path } if host.contains(':') => write!(f, "http://[{host}]:{port}{path}"),
             Self::Webhook { host, port, path } => write!(f, "http://{host}:{port}{path}"),
         }
@@ -260,6 +305,7 @@ mod tests {
     use tarndb_core::ErrorKind;
 
     use super::*;
+    use crate::record::ObjectState;
 
     fn with(name: &str, value: &str) -> Result<IndexOptions> {
         IndexOptions::default().with(name, value)
@@ -275,6 +321,7 @@ mod tests {
             ("sqs://111122223333/changes.fifo", queue(Some("111122223333"), "changes.fifo")),
             ("http://127.0.0.1:9000/docs", hook("127.0.0.1", 9000, "/docs")),
             ("http://[::1]:9000/", hook("::1", 9000, "/")),
+            ("own://kafka", Feed::Own("kafka".to_string())),
         ] {
             let feed_of = with("events", text).unwrap().events().unwrap().unwrap();
             assert_eq!(feed_of, feed, "{text}");
@@ -287,12 +334,18 @@ mod tests {
             ("events", "http://127.0.0.1/x"),
             ("events", "http://user:word@127.0.0.1:1/x"),
             ("events", "kafka://x"),
+            ("events", "own://a/b"),
+            ("hook", ""),
             ("secret", "hunter2"),
             ("secret", "env:"),
             ("endpoint", "http://user:hunter2@127.0.0.1"),
             ("allow_remote", "yes"),
             ("fetch", "all"),
             ("suffix", ".jpg,"),
+            ("min_size", "-1"),
+            ("max_size", "1 GB"),
+            ("event_kinds", "created,read"),
+            ("event_kinds", ""),
             ("extract", "media,,text"),
             ("extract", "media,media"),
             ("extract", "it's"),
@@ -309,8 +362,17 @@ mod tests {
         }
         assert_eq!(with("extrakt", "media").unwrap_err().kind(), ErrorKind::Unsupported);
         assert_eq!(with("extract", "media, my-cat_2").unwrap().extract().unwrap(), ["media", "my-cat_2"]);
-        let keys = with("suffix", ".jpg, .png").unwrap().keys().unwrap();
-        assert_eq!(["a.jpg", "b/c.png", "c.JPG", "jpg", ".jpg"].map(|key| keys.keeps(key)), [true, true, false, false, true]);
+        let filter = with("suffix", ".jpg, .png").unwrap().filter().unwrap();
+        let keys = ["a.jpg", "b/c.png", "c.JPG", "jpg", ".jpg"];
+        assert_eq!(keys.map(|key| filter.keeps_key(key)), [true, true, false, false, true]);
+        let filter = with("min_size", "2").unwrap().with("max_size", "4").unwrap().filter().unwrap();
+        let state = |size| ObjectState { size, ..ObjectState::default() };
+        let sizes = [None, Some(1), Some(2), Some(4), Some(5)];
+        assert_eq!(sizes.map(|size| filter.keeps(&state(size))), [true, false, true, true, false]);
+        let nothing = with("max_size", "4").unwrap().with("min_size", "5").unwrap_err();
+        assert_eq!(nothing.kind(), ErrorKind::InvalidInput);
+        let kinds = with("event_kinds", "created, deleted").unwrap().event_kinds().unwrap();
+        assert_eq!(kinds, Some(vec![EventKind::Created, EventKind::Deleted]));
         assert_eq!(with("region", "a").unwrap().with("region", "a").unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 

@@ -7,6 +7,9 @@ use crate::options::IndexOptions;
 use crate::record::ObjectId;
 use crate::stores::Stores;
 
+/// Options that do not need a bucket.
+const OF_ALL: [&str; 5] = ["journal_retention", "extract", "suffix", "min_size", "max_size"];
+
 /// What is indexed.
 #[derive(Debug)]
 pub(crate) enum Source {
@@ -23,11 +26,11 @@ impl Source {
         if let Some(bucket) = Bucket::open(location, options, stores.get(location))? {
             return Ok(Self::Bucket(bucket));
         }
-        if let Some((name, _)) = options.iter().find(|(name, _)| !["journal_retention", "extract", "suffix"].contains(name)) {
+        if let Some((name, _)) = options.iter().find(|(name, _)| !OF_ALL.contains(name)) {
             let message = format!("the option `{name}` is for metadata indexes of buckets: folders are watched");
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        Folder::open(location, lake, options.keys()?).map(Self::Folder)
+        Folder::open(location, lake, options.filter()?).map(Self::Folder)
     }
 
     /// What [`Source::url`] told, whether it is there now or not.
@@ -37,7 +40,7 @@ impl Source {
     pub(crate) fn of_url(url: &str, lake: &str, mounted: bool, options: &IndexOptions, stores: &Stores) -> Result<Self> {
         match Bucket::open(url, options, stores.get(url))? {
             Some(bucket) => Ok(Self::Bucket(bucket)),
-            None => Folder::of_url(url, lake, mounted, options.keys()?).map(Self::Folder),
+            None => Folder::of_url(url, lake, mounted, options.filter()?).map(Self::Folder),
         }
     }
 

@@ -18,7 +18,7 @@ use tarndb_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 
 use crate::extract::{Part, Ranges};
-use crate::key_filter::KeyFilter;
+use crate::object_filter::ObjectFilter;
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId};
 
@@ -76,7 +76,7 @@ pub(crate) struct Bucket {
     name: String,
     /// Empty, or with a slash at its end.
     prefix: String,
-    keys: KeyFilter,
+    filter: ObjectFilter,
     options: IndexOptions,
     given: Option<Arc<dyn ObjectStore>>,
     objects: OnceCell<Arc<dyn Objects>>,
@@ -124,8 +124,8 @@ impl Bucket {
         }
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        let (name, keys, options) = (name.to_string(), options.keys()?, options.clone());
-        Ok(Some(Self { scheme, name, prefix, keys, options, given, objects: OnceCell::new(), refused: Mutex::default() }))
+        let (name, filter, options) = (name.to_string(), options.filter()?, options.clone());
+        Ok(Some(Self { scheme, name, prefix, filter, options, given, objects: OnceCell::new(), refused: Mutex::default() }))
     }
 
     /// Its location, in the one way to write it.
@@ -137,8 +137,14 @@ impl Bucket {
         &self.name
     }
 
+    /// Whether the index is about objects of this key.
     pub(crate) fn has(&self, key: &str) -> bool {
-        key.starts_with(&self.prefix) && self.keys.keeps(key)
+        key.starts_with(&self.prefix) && self.filter.keeps_key(key)
+    }
+
+    /// Whether it is about an object after a change, as far as its size tells.
+    pub(crate) fn has_after(&self, change: &Change) -> bool {
+        self.filter.keeps_after(change)
     }
 
     async fn objects(&self) -> Result<&Arc<dyn Objects>> {
@@ -153,21 +159,26 @@ impl Bucket {
         self.objects.get_or_try_init(open).await
     }
 
-    /// The objects of the bucket now, in parts.
+    /// The objects of the bucket that the index is about now, in parts.
     ///
     /// # Errors
     /// `Unavailable` when they cannot be listed; `InvalidInput` when it is not said where they are.
     pub(crate) async fn list(&self) -> Result<BoxStream<'_, Result<Vec<Present>>>> {
         let listed = self.objects().await?.list(&self.prefix).await.map_err(of_store)?;
-        Ok(listed.map_err(of_store).boxed())
+        let kept = |mut part: Vec<Present>| {
+            part.retain(|(id, change)| self.has(&id.key) && self.has_after(change));
+            part
+        };
+        Ok(listed.map_ok(kept).map_err(of_store).boxed())
     }
 
-    /// An object now, with what the options say; `None` when it is not there.
+    /// An object now, with what the options say; `None` when it is not there, or none that the index is about.
     ///
     /// # Errors
     /// As [`Bucket::list`].
     pub(crate) async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>> {
-        self.objects().await?.look(id, which, fetch).await.map_err(of_store)
+        let present = self.objects().await?.look(id, which, fetch).await.map_err(of_store)?;
+        Ok(present.filter(|(_, change)| self.has_after(change)))
     }
 
     /// Where the content of an object is that has this tag.

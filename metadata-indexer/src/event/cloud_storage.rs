@@ -8,7 +8,7 @@ use serde_json_borrow::{ObjectAsVec, Value};
 use tarndb_core::{Error, Result};
 
 use super::fields::Fields;
-use super::{News, ObjectEvent, Parsed};
+use super::{EventKind, News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Sequence};
 
 const CLOUD_EVENTS: &str = "google.cloud.storage.object.v1.";
@@ -60,7 +60,7 @@ pub(super) fn parse(event: &Value<'_>) -> Result<Parsed> {
 }
 
 fn touched(object: &Fields<'_>, time: Option<i64>) -> Result<Parsed> {
-    event(object, time, News::Touched)
+    event(object, time, News::Touched(None))
 }
 
 fn event(object: &Fields<'_>, time: Option<i64>, news: News) -> Result<Parsed> {
@@ -82,7 +82,9 @@ fn parsed(kind: &str, object: &Fields<'_>, time: Option<i64>, overwritten: bool)
         ("metadataUpdated", Some(generation), Some(metageneration)) => {
             News::Changed(Sequence::of_pair(generation, metageneration), Change::MetadataUpdated(state(object)?))
         }
-        ("deleted" | "archived" | "finalized" | "metadataUpdated", _, _) => News::Touched,
+        ("deleted" | "archived", _, _) => News::Touched(Some(EventKind::Deleted)),
+        ("finalized", _, _) => News::Touched(Some(EventKind::Created)),
+        ("metadataUpdated", _, _) => News::Touched(Some(EventKind::Metadata)),
         _ => return Err(Error::data_invalid(format!("`{kind}` is no event of Cloud Storage that is known here"))),
     };
     event(object, time, news)

@@ -4,7 +4,7 @@ use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::{Fields, e_tag, version};
-use super::{News, ObjectEvent, Parsed};
+use super::{EventKind, News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Sequence};
 
 pub(super) fn parse(event: &Value<'_>) -> Result<Parsed> {
@@ -28,10 +28,12 @@ pub(super) fn parse(event: &Value<'_>) -> Result<Parsed> {
                 News::Changed(sequence, Change::MarkedDeleted(marker))
             }
             Some("Permanently Deleted") => News::Changed(sequence, Change::Deleted),
-            _ => News::Touched,
+            _ => News::Touched(Some(EventKind::Deleted)),
         },
         ("Object ACL Updated" | "Object Retention Updated", _) => return Ok(Parsed::Ignored),
-        (kind, _) if kind.starts_with("Object ") => News::Touched,
+        ("Object Created", None) => News::Touched(Some(EventKind::Created)),
+        ("Object Deleted", None) => News::Touched(Some(EventKind::Deleted)),
+        (kind, _) if kind.starts_with("Object ") => News::Touched(Some(EventKind::Metadata)),
         _ => return Err(Error::data_invalid(format!("`{kind}` is no event of S3 that is known here"))),
     };
     Ok(Parsed::Event(ObjectEvent {

@@ -4,7 +4,7 @@ use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::{Fields, e_tag, percent_decoded};
-use super::{News, ObjectEvent, Parsed};
+use super::{EventKind, News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Sequence};
 
 const STORAGE: &str = "Microsoft.Storage.";
@@ -40,10 +40,12 @@ pub(super) fn parse(event: &Value<'_>) -> Result<Vec<Parsed>> {
         ("BlobCreated", Some(sequence)) => News::Changed(sequence, Change::Created(state(&data, time)?)),
         ("BlobDeleted", Some(sequence)) => News::Changed(sequence, Change::Deleted),
         ("BlobRenamed", _) => {
-            let touched = |url: &str| Ok(event(place_of_url(data.required(url)?)?, News::Touched));
+            let touched = |url: &str| Ok(event(place_of_url(data.required(url)?)?, News::Touched(None)));
             return ["sourceUrl", "destinationUrl"].into_iter().map(touched).collect();
         }
-        ("BlobCreated" | "BlobDeleted" | "BlobTierChanged" | "BlobPropertiesUpdated", _) => News::Touched,
+        ("BlobCreated", None) => News::Touched(Some(EventKind::Created)),
+        ("BlobDeleted", None) => News::Touched(Some(EventKind::Deleted)),
+        ("BlobTierChanged" | "BlobPropertiesUpdated", _) => News::Touched(Some(EventKind::Metadata)),
         (folder @ ("DirectoryRenamed" | "DirectoryDeleted"), _) => {
             return Err(Error::data_invalid(format!("`{folder}` does not tell what was in it: reconcile the index")));
         }

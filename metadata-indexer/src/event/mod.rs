@@ -6,11 +6,13 @@
 //! * [`event_grid`]: Azure's blobs.
 //! * [`seaweedfs`]: SeaweedFS' filer.
 //! * [`fields`]: values in JSON.
+//! * [`hook`]: what users change of events.
 
 mod cloud_storage;
 mod event_bridge;
 mod event_grid;
 mod fields;
+mod hook;
 mod s3;
 mod seaweedfs;
 
@@ -23,10 +25,11 @@ use crate::record::{Change, ObjectId, Origin, Sequence};
 use fields::Fields;
 
 pub(crate) use fields::form_decoded;
+pub use hook::EventHook;
 
-/// What a store tells of one object.
+/// What a store tells of one object, in the one form that all stores' events are brought to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ObjectEvent {
+pub struct ObjectEvent {
     pub(crate) bucket: String,
     pub(crate) id: ObjectId,
     /// In microseconds since 1970; not all stores tell.
@@ -41,8 +44,31 @@ pub(crate) struct ObjectEvent {
 pub(crate) enum News {
     /// What happened, and its place in the order of what happened to the object.
     Changed(Sequence, Change),
-    /// That something happened, and not what, or not in which order: one has to look.
-    Touched,
+    /// That something happened, and not what, or not in which order: one has to look. What it is about may be told.
+    Touched(Option<EventKind>),
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// A content that is there.
+    Created,
+    /// An object that is gone, or said to be.
+    Deleted,
+    /// What is known of an object beside its content.
+    Metadata,
+}
+
+impl News {
+    /// What it is about, if that is told.
+    pub(crate) fn kind(&self) -> Option<EventKind> {
+        match self {
+            Self::Touched(kind) => *kind,
+            Self::Changed(_, Change::Created(_)) => Some(EventKind::Created),
+            Self::Changed(_, Change::MetadataUpdated(_)) => Some(EventKind::Metadata),
+            Self::Changed(_, Change::MarkedDeleted(_) | Change::Deleted) => Some(EventKind::Deleted),
+        }
+    }
 }
 
 /// What one part of a message is.
@@ -188,7 +214,7 @@ mod tests {
                 assert_eq!(event.bucket, "photos");
                 let version = event.id.version.as_deref().unwrap_or("-");
                 match &event.news {
-                    News::Touched => format!("{} {version} touched", event.id.key),
+                    News::Touched(kind) => format!("{} {version} touched {kind:?}", event.id.key),
                     News::Changed(sequence, change) => {
                         let size = change.state().and_then(|state| state.size);
                         let kind = match change {
@@ -225,7 +251,7 @@ mod tests {
                 "big.bin - 0065E59E70000000 created Some(52428800)",
                 "big.bin - 0065E5A05000000001 deleted None",
                 "old.txt m1 0065E5A05000000002 marked Some(0)",
-                "tagged.txt - touched",
+                "tagged.txt - touched ?",
                 "ignored",
                 "dead: `ObjectTeleported:Put` is no event of S3 that is known here",
             ]
@@ -250,7 +276,7 @@ mod tests {
                 "2026/réd flower+x%20.jpg IYV3p45BT0ac8hjHg1houSdS1a.Mro8e 617F08299329D189 created Some(52431)",
                 "a 1QW9g1Z99LUNbvaaYVpW9xDlOLU.qxgF 617F0837B476E463 marked Some(0)",
                 "b - 617F0837B476E464 deleted None",
-                "c - touched",
+                "c - touched ?",
             ]
         );
     }
@@ -263,7 +289,7 @@ mod tests {
             [
                 "2026/réd flower+x.jpg - 17B9C1F0A1B2C3D4 created Some(52431)",
                 "empty - 17B9C1F0A1B2C3D5 created Some(0)",
-                "empty - touched",
+                "empty - touched ?",
                 "2026/réd flower+x.jpg - 17B9C27000000001 deleted None",
                 "ignored",
             ]
@@ -280,7 +306,7 @@ mod tests {
                 // 2019-11-22 13:47:35 in seconds, and nanoseconds.
                 "2026/réd flower+x%20.jpg - 5DD7E6F708D142C7 created Some(52431)",
                 "2026/réd flower+x%20.jpg - 5DD7E6F800000000 deleted None",
-                "begun - touched",
+                "begun - touched ?",
             ]
         );
         assert_eq!(state(&parts[0]).tags, Some([("project".to_string(), "a".to_string())].into()));
@@ -292,14 +318,14 @@ mod tests {
         assert_eq!(
             told(&sample!("seaweedfs")),
             [
-                "2026/réd flower+x.jpg - touched",
-                "a - touched",
-                "a - touched",
-                "c/b - touched",
+                "2026/réd flower+x.jpg - touched ?",
+                "a - touched ?",
+                "a - touched ?",
+                "c/b - touched ?",
                 "ignored",
                 "ignored",
                 "ignored",
-                "k - touched",
+                "k - touched ?",
             ]
         );
     }
@@ -314,7 +340,7 @@ mod tests {
                 "ignored",
                 "2026/réd flower+x.jpg - 00064C300A21164EFFFFFFFFFFFFFFFF deleted None",
                 "a - 00000000000000050000000000000002 updated Some(1)",
-                "b - touched",
+                "b - touched ?",
             ]
         );
         let state = state(&parts[0]);
@@ -330,8 +356,8 @@ mod tests {
             [
                 "2026/red flower%20.jpg - 00000000000004420000000000028963 created Some(52431)",
                 "2026/red flower%20.jpg - 00000000000004420000000000028964 deleted None",
-                "old.txt - touched",
-                "new .txt - touched",
+                "old.txt - touched ?",
+                "new .txt - touched ?",
                 "dead: `DirectoryDeleted` does not tell what was in it: reconcile the index",
             ]
         );

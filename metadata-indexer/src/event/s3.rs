@@ -6,7 +6,7 @@ use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::{Fields, e_tag, form_decoded, version};
-use super::{News, ObjectEvent, Parsed};
+use super::{EventKind, News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Sequence};
 
 /// One of the `Records` of a notification.
@@ -22,19 +22,19 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
     let sequence = || sequence(is_ceph, &object);
     let news = match (family, action) {
         // MinIO tells of tags so.
-        ("ObjectCreated", "PutTagging" | "DeleteTagging" | "PutRetention" | "PutLegalHold") => News::Touched,
+        ("ObjectCreated", "PutTagging" | "DeleteTagging" | "PutRetention" | "PutLegalHold") => News::Touched(Some(EventKind::Metadata)),
         // Ceph tells so of uploads in parts that begin, when there is no object.
-        ("ObjectCreated", "Post") if is_ceph => News::Touched,
+        ("ObjectCreated", "Post") if is_ceph => News::Touched(Some(EventKind::Created)),
         ("ObjectCreated", _) => match sequence()? {
             Some(sequence) => News::Changed(sequence, Change::Created(state(source, &fields, &object)?)),
-            None => News::Touched,
+            None => News::Touched(Some(EventKind::Created)),
         },
         ("ObjectRemoved", "NoOP" | "DeleteNoOP") => return Ok(Some(Parsed::Ignored)),
         ("ObjectRemoved", "DeleteAllVersions") => {
             return Err(Error::data_invalid(format!("`{name}` does not tell which versions went: reconcile the index")));
         }
         // Ceph tells it a second time under this name.
-        ("LifecycleExpiration", _) if is_ceph => News::Touched,
+        ("LifecycleExpiration", _) if is_ceph => News::Touched(Some(EventKind::Deleted)),
         ("ObjectRemoved" | "LifecycleExpiration", "Delete" | "DeleteMarkerCreated") => match sequence()? {
             Some(sequence) if action == "Delete" => News::Changed(sequence, Change::Deleted),
             Some(sequence) => {
@@ -42,22 +42,16 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
                 let marker = ObjectState { size: Some(0), last_modified, ..ObjectState::default() };
                 News::Changed(sequence, Change::MarkedDeleted(marker))
             }
-            None => News::Touched,
+            None => News::Touched(Some(EventKind::Deleted)),
         },
         ("ObjectLifecycle", action) if action.starts_with("Expiration:Abort") => return Ok(Some(Parsed::Ignored)),
         ("ObjectTransition", "Failed") => return Ok(Some(Parsed::Ignored)),
         (
-            "ObjectTagging"
-            | "LifecycleTransition"
-            | "IntelligentTiering"
-            | "ObjectRestore"
-            | "ReducedRedundancyLostObject"
-            | "ObjectLifecycle"
-            | "ObjectSynced"
-            | "ObjectTransition"
-            | "LifecycleDelMarkerExpiration",
+            "ObjectTagging" | "LifecycleTransition" | "IntelligentTiering" | "ObjectRestore" | "ObjectTransition",
             _,
-        ) => News::Touched,
+        ) => News::Touched(Some(EventKind::Metadata)),
+        ("LifecycleDelMarkerExpiration" | "ReducedRedundancyLostObject", _) => News::Touched(Some(EventKind::Deleted)),
+        ("ObjectLifecycle" | "ObjectSynced", _) => News::Touched(None),
         (
             "TestEvent" | "ObjectAcl" | "ObjectAccessed" | "ObjectAnnotation" | "ObjectRetention" | "Replication" | "Scanner"
             | "BucketCreated" | "BucketRemoved",

@@ -44,5 +44,5 @@ fn touched(path: &str) -> Result<Parsed> {
     }
     let key = key.split_once(VERSIONS).map_or(key, |(key, _)| key);
     let (bucket, id) = (bucket.to_string(), ObjectId::of_key(key));
-    Ok(Parsed::Event(ObjectEvent { bucket, id, time: None, news: News::Touched, origin: Origin::default() }))
+    Ok(Parsed::Event(ObjectEvent { bucket, id, time: None, news: News::Touched(None), origin: Origin::default() }))
 }

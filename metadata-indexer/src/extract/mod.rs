@@ -12,9 +12,11 @@ mod text;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use tarndb_core::{Error, Result};
+
+use crate::registry::Registry;
 
 pub use content::Content;
 pub(crate) use content::{Failure, Part, Ranges};
@@ -45,7 +47,7 @@ pub trait Extractor: fmt::Debug + Send + Sync {
 
 /// The extractors that indexes in this process may use. Copies are the same set.
 #[derive(Debug, Clone, Default)]
-pub struct Extractors(Arc<RwLock<BTreeMap<String, Arc<dyn Extractor>>>>);
+pub struct Extractors(Registry<dyn Extractor>);
 
 impl Extractors {
     /// Adds one, in the place of another of its name.
@@ -54,13 +56,10 @@ impl Extractors {
     /// `InvalidInput` for a name that it cannot have.
     pub fn register(&self, extractor: Arc<dyn Extractor>) -> Result<()> {
         let name = extractor.name().to_string();
-        if !is_name(&name) || BuiltIn::named(&name).is_some() {
-            let message =
-                format!("an extractor cannot have the name `{name}`: letters, digits, `-` and `_` are, and no built-in one");
-            return Err(Error::invalid_input(message));
+        if BuiltIn::named(&name).is_some() {
+            return Err(Error::invalid_input(format!("an extractor cannot have the name `{name}`, which is that of a built-in one")));
         }
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(name, extractor);
-        Ok(())
+        self.0.register("an extractor", &name, extractor)
     }
 
     /// Those of these names.
@@ -68,9 +67,8 @@ impl Extractors {
     /// # Errors
     /// `Unsupported` when one is not built in and was not registered.
     pub(crate) fn named(&self, names: &[String]) -> Result<Vec<Learner>> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let learner = |name: &String| {
-            let own = || known.get(name).map(|own| Learner::Own(Arc::clone(own)));
+            let own = || self.0.get(name).map(Learner::Own);
             BuiltIn::named(name).map(Learner::BuiltIn).or_else(own).ok_or_else(|| {
                 Error::unsupported(format!(
                     "no extractor `{name}` is registered in this process; built in are {}",
@@ -80,11 +78,6 @@ impl Extractors {
         };
         names.iter().map(learner).collect()
     }
-}
-
-/// Whether an extractor can have this name.
-pub(crate) fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

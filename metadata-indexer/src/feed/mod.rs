@@ -11,11 +11,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use tarndb_core::{Error, Result};
+use tarndb_core::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::event::Parsed;
+use crate::event::{self, Dead, Parsed};
 use crate::options::{Feed, IndexOptions};
+use crate::registry::Registry;
 
 /// Messages that wait for a commit at most. Who sends more waits, or is told to come again.
 const WAITING: usize = 1_000;
@@ -28,9 +29,9 @@ pub(crate) struct Delivery {
     pub(crate) committed: oneshot::Sender<()>,
 }
 
-/// Where sources of events put their messages.
+/// Where an [`EventSource`] puts its messages: those of one index.
 #[derive(Debug, Clone)]
-pub(crate) struct Events {
+pub struct Events {
     messages: mpsc::Sender<Delivery>,
     error: Arc<Mutex<Option<String>>>,
 }
@@ -38,11 +39,36 @@ pub(crate) struct Events {
 /// Messages as they come.
 pub(crate) type Inbox = mpsc::Receiver<Delivery>;
 
-/// Something that sends events.
+/// Where events of a bucket come from: a queue, a log, a socket. An index uses a user's own one when its option `events` is
+/// `own://NAME`.
+///
+/// Messages may come more than once and in any order: what is in the tables already is no change.
 #[async_trait]
-pub(crate) trait EventSource: fmt::Debug + Send + Sync {
-    /// Hands on messages until `stop` says so, and then waits for those that were handed on. After a failure it tries again, and tells.
-    async fn run(&self, events: Events, stop: watch::Receiver<bool>);
+pub trait EventSource: fmt::Debug + Send + Sync {
+    /// Hands on messages with [`Events::commit`] until `stop` tells, and then waits for those that were handed on: what the source has
+    /// to acknowledge is acknowledged when that returned `Ok`. After a failure it tries again, and tells with [`Events::set_error`].
+    /// It runs once for each start of an index.
+    async fn run(&self, events: Events, stop: Stop);
+}
+
+/// Tells an [`EventSource`] to end.
+#[derive(Debug, Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    pub(crate) fn new(stop: watch::Receiver<bool>) -> Self {
+        Self(stop)
+    }
+
+    /// Waits until the source is to end.
+    pub async fn told(&mut self) {
+        stopped(&mut self.0).await;
+    }
+
+    /// Whether it is.
+    pub fn is_told(&self) -> bool {
+        *self.0.borrow()
+    }
 }
 
 /// Until it is told to stop.
@@ -58,6 +84,16 @@ pub(crate) fn inbox(error: Arc<Mutex<Option<String>>>) -> (Events, Inbox) {
 }
 
 impl Events {
+    /// Hands on a message, as JSON of any store that is known, when there is room, and waits until what it tells is in the tables. Many
+    /// that wait at once are committed together. What is no JSON is kept aside in the table `dead_letters`.
+    ///
+    /// # Errors
+    /// `Unavailable` when it could not be committed: it is to be handed on again.
+    pub async fn commit(&self, message: &[u8]) -> Result<()> {
+        let refused = || Error::new(ErrorKind::Unavailable, "a message of events could not be committed");
+        self.send(parsed(message)).await.await.map_err(|_| refused())
+    }
+
     /// Hands on a message when there is room. What comes back tells when it is committed.
     async fn send(&self, parts: Vec<Parsed>) -> oneshot::Receiver<()> {
         let (committed, receiver) = oneshot::channel();
@@ -72,20 +108,29 @@ impl Events {
         self.messages.try_send(Delivery { parts, committed }).ok().map(|()| receiver)
     }
 
-    /// Says how the source is: `None` when it is well.
-    fn set_error(&self, error: Option<&Error>) {
+    /// Says how the source is, for the status of the index: `None` when it is well.
+    pub fn set_error(&self, error: Option<&Error>) {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error.map(Error::report);
     }
 }
 
-/// The source of events that the options name.
+/// The parts of a message; what is no JSON is one that is kept aside.
+fn parsed(message: &[u8]) -> Vec<Parsed> {
+    event::parse(message).unwrap_or_else(|e| vec![Parsed::Dead(Dead::new(e.to_string(), message))])
+}
+
+/// The source of events that the options name; `own` are the user's.
 ///
 /// # Errors
-/// `InvalidInput` and `Unavailable` when it cannot be used.
-pub(crate) async fn open(options: &IndexOptions) -> Result<Option<Box<dyn EventSource>>> {
+/// `InvalidInput` and `Unavailable` when it cannot be used; `Unsupported` when no such one is registered.
+pub(crate) async fn open(options: &IndexOptions, own: &Registry<dyn EventSource>) -> Result<Option<Arc<dyn EventSource>>> {
     Ok(match options.events()? {
         None => None,
-        Some(Feed::Queue { account, name }) => Some(Box::new(sqs::Queue::open(account, &name, options).await?)),
-        Some(Feed::Webhook { host, port, path }) => Some(Box::new(webhook::Webhook::open(&host, port, &path, options).await?)),
+        Some(Feed::Queue { account, name }) => Some(Arc::new(sqs::Queue::open(account, &name, options).await?)),
+        Some(Feed::Webhook { host, port, path }) => Some(Arc::new(webhook::Webhook::open(&host, port, &path, options).await?)),
+        Some(Feed::Own(name)) => {
+            let unknown = || Error::unsupported(format!("no source of events `{name}` is registered in this process"));
+            Some(own.get(&name).ok_or_else(unknown)?)
+        }
     })
 }

@@ -9,11 +9,9 @@ use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use tarndb_core::{Error, ErrorKind, Result};
-use tokio::sync::watch;
 
-use super::{EventSource, Events, stopped};
+use super::{EventSource, Events, Stop};
 use crate::aws::{self, failed};
-use crate::event::{self, Dead, Parsed};
 use crate::options::IndexOptions;
 
 /// Requests for messages that are open at once: each brings ten messages at most.
@@ -58,8 +56,7 @@ impl Queue {
         let receipts: Vec<String> = messages.iter().filter_map(|message| message.receipt_handle.clone()).collect();
         let delivered = messages.into_iter().map(|message| async move {
             let body = message.body().unwrap_or_default().as_bytes();
-            let parts = event::parse(body).unwrap_or_else(|e| vec![Parsed::Dead(Dead::new(e.to_string(), body))]);
-            events.send(parts).await.await.ok().and(message.receipt_handle)
+            events.commit(body).await.ok().and(message.receipt_handle)
         });
         let delivered = join_all(delivered);
         tokio::pin!(delivered);
@@ -99,7 +96,7 @@ impl Queue {
         }
     }
 
-    async fn receive_until(&self, events: &Events, mut stop: watch::Receiver<bool>) {
+    async fn receive_until(&self, events: &Events, mut stop: Stop) {
         let mut delivering = FuturesUnordered::new();
         // What comes before the next request, after a failure.
         let mut pause = Duration::ZERO;
@@ -115,7 +112,7 @@ impl Queue {
             }
             let received = loop {
                 tokio::select! {
-                    () = stopped(&mut stop) => break None,
+                    () = stop.told() => break None,
                     Some(()) = delivering.next(), if !delivering.is_empty() => {}
                     received = &mut received => break Some(received),
                 }
@@ -141,7 +138,7 @@ impl Queue {
 
 #[async_trait]
 impl EventSource for Queue {
-    async fn run(&self, events: Events, stop: watch::Receiver<bool>) {
+    async fn run(&self, events: Events, stop: Stop) {
         join_all((0..RECEIVERS).map(|_| self.receive_until(&events, stop.clone()))).await;
     }
 }

@@ -18,10 +18,10 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use tarndb_core::{Error, ErrorKind, Result};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{EventSource, Events, stopped};
+use super::{EventSource, Events, Stop};
 use crate::event::{self, Parsed};
 use crate::options::{IndexOptions, SecretPlace};
 
@@ -135,7 +135,7 @@ impl Webhook {
 
 #[async_trait]
 impl EventSource for Webhook {
-    async fn run(&self, events: Events, mut stop: watch::Receiver<bool>) {
+    async fn run(&self, events: Events, mut stop: Stop) {
         let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let receiver = Receiver { path: Arc::from(self.path.as_str()), secret: self.secret.clone(), events: events.clone() };
         let router = Router::new().fallback(receive).with_state(receiver);
@@ -147,7 +147,7 @@ impl EventSource for Webhook {
                 (listener.accept().await, room)
             };
             let (stream, room) = tokio::select! {
-                () = stopped(&mut stop) => break,
+                () = stop.told() => break,
                 (accepted, room) = accepted => match accepted {
                     Ok((stream, _)) => (stream, room),
                     // Too many files are open, or the sender is gone.
@@ -171,7 +171,7 @@ impl EventSource for Webhook {
 }
 
 /// Serves one connection, until it ends, takes too long to say what it wants, or is told to stop and has had time to take its answer.
-async fn serve(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
+async fn serve(stream: TcpStream, router: Router, mut stop: Stop) {
     let mut server = http1::Builder::new();
     // One answer, which fits into what the system keeps for who does not read it.
     server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
@@ -179,7 +179,7 @@ async fn serve(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stopped(&mut stop) => {
+        () = stop.told() => {
             connection.as_mut().graceful_shutdown();
             tokio::time::timeout(PATIENCE_AT_END, connection).await.unwrap_or(Ok(()))
         }

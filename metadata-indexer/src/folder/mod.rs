@@ -18,7 +18,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use self::content::FileContent;
 use crate::extract::Ranges;
-use crate::key_filter::KeyFilter;
+use crate::object_filter::ObjectFilter;
 use crate::record::ObjectState;
 
 /// Keys that are handed on at once.
@@ -34,7 +34,7 @@ pub(crate) struct Folder {
     /// Whether another file system is mounted there when the folder is what it should be.
     mounted: bool,
     /// Which files are its objects.
-    keys: KeyFilter,
+    filter: ObjectFilter,
 }
 
 /// What looking at objects found.
@@ -69,7 +69,7 @@ impl Folder {
     ///
     /// # Errors
     /// `Unsupported` for other locations; `NotFound` when there is no such folder.
-    pub(crate) fn open(location: &str, lake: &str, keys: KeyFilter) -> Result<Self> {
+    pub(crate) fn open(location: &str, lake: &str, filter: ObjectFilter) -> Result<Self> {
         let path = match location.split_once("://") {
             None => location,
             Some(("file", path)) => path,
@@ -100,7 +100,7 @@ impl Folder {
     ///
     /// # Errors
     /// `Unsupported` for other locations.
-    pub(crate) fn of_url(url: &str, lake: &str, mounted: bool, keys: KeyFilter) -> Result<Self> {
+    pub(crate) fn of_url(url: &str, lake: &str, mounted: bool, filter: ObjectFilter) -> Result<Self> {
         let path = url.strip_prefix("file://");
         let path = path.ok_or_else(|| Error::unsupported(format!("a metadata index on `{url}` is not supported yet")))?;
         Ok(Self { root: PathBuf::from(path), lake: lake_folder(lake), mounted, keys })
@@ -147,7 +147,7 @@ impl Folder {
         Ok(())
     }
 
-    /// The objects of these keys now.
+    /// The objects of these keys now, as far as the index is about them.
     ///
     /// # Errors
     /// As [`Folder::check`].
@@ -167,7 +167,7 @@ impl Folder {
 
     /// `folders` remembers which paths are folders that no link leads to.
     fn state(&self, key: &str, folders: &mut HashMap<PathBuf, bool>) -> Result<Option<ObjectState>> {
-        if !self.keys.keeps(key) {
+        if !self.filter.keeps_key(key) {
             return Ok(None);
         }
         let path = self.root.join(key);
@@ -182,7 +182,7 @@ impl Folder {
                         is_own
                     }
                 };
-                Ok(is_own.then(|| state(&metadata)))
+                Ok(is_own.then(|| state(&metadata)).filter(|state| self.filter.keeps(state)))
             }
             Ok(_) => Ok(None),
             Err(e) if matches!(e.kind(), IoErrorKind::NotFound | IoErrorKind::NotADirectory) => Ok(None),
@@ -215,7 +215,7 @@ impl Folder {
         for entry in entries {
             match entry {
                 Ok(entry) if entry.file_type().is_file() => match self.key(entry.path()) {
-                    Some(key) if self.keys.keeps(&key) => keys.push(key),
+                    Some(key) if self.filter.keeps_key(&key) => keys.push(key),
                     Some(_) => {}
                     None => tracing::warn!(path = %entry.path().display(), "a file whose name is not UTF-8 is not indexed"),
                 },

@@ -117,7 +117,7 @@ impl Index {
         const CONTENT: [&str; 4] = ["key", "version_id", "sequence_number", "e_tag"];
         const OBJECT: [&str; 6] = ["key", "version_id", "sequence_number", "e_tag", "size", "is_delete_marker"];
         let _one = self.annotating.lock().await;
-        self.extractors.named(&self.extract)?;
+        self.own.extractors.named(&self.extract)?;
         // What comes from now on may be seen twice, but not missed; and when this ends early, nothing was seen.
         self.backlog.take();
         let unseen = Unseen(Some(&self.backlog));
@@ -152,7 +152,7 @@ impl Index {
         targets: impl Stream<Item = Result<(ObjectId, Target)>> + Send,
         stop: &watch::Receiver<bool>,
     ) -> Result<Option<Error>> {
-        let learners: Arc<[Learner]> = self.extractors.named(&self.extract)?.into();
+        let learners: Arc<[Learner]> = self.own.extractors.named(&self.extract)?.into();
         let looked_at = targets.map(|target| {
             let learners = Arc::clone(&learners);
             async move {

@@ -112,7 +112,7 @@ impl Index {
         bucket.forget_notes();
         let mut parts = bucket.list().await?;
         while let Some(part) = parts.next().await {
-            let part: Vec<Present> = part?.into_iter().filter(|(id, _)| bucket.has(&id.key)).collect();
+            let part = part?;
             seen.extend(part.iter().map(|(id, _)| key_index::hash(id)));
             let found = part.into_iter().map(|(id, change)| (id.clone(), Some((id, change)))).collect();
             looked.add(self.record_listed(lake, bucket, found).await?);

@@ -1,4 +1,5 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use tarndb_core::{Error, Lakehouse, Result};
 
@@ -9,7 +10,7 @@ use super::observe::pause_after;
 use super::status::EventCounts;
 use super::writer::Writer;
 use crate::bucket::{Bucket, Which};
-use crate::event::{Dead, News, ObjectEvent, Parsed};
+use crate::event::{Dead, EventHook, EventKind, News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Record, Sequence};
 use crate::source::Source;
 
@@ -21,6 +22,8 @@ const LONGEST_KEY: usize = 1024;
 struct Sorted {
     /// What happened, in the order in which it came.
     changes: Vec<Record>,
+    /// What made objects such as the index is not about: to it they are deleted.
+    leaving: Vec<Record>,
     /// Of what it is only told that something happened.
     touched: Vec<ObjectEvent>,
     /// When the last of it happened, in microseconds since 1970.
@@ -29,8 +32,12 @@ struct Sorted {
     counts: EventCounts,
 }
 
-/// `now` is in microseconds since 1970.
-fn sorted(bucket: &Bucket, parts: Vec<Parsed>, now: i64) -> Sorted {
+/// `kinds` are those that are heeded, or all; `now` is in microseconds since 1970.
+fn sorted(bucket: &Bucket, kinds: Option<&[EventKind]>, parts: Vec<Parsed>, now: i64) -> Sorted {
+    let is_heeded = |event: &ObjectEvent| match (kinds, event.news.kind()) {
+        (Some(kinds), Some(kind)) => kinds.contains(&kind),
+        _ => true,
+    };
     let mut sorted = Sorted::default();
     sorted.counts.received = parts.len() as u64;
     sorted.changes.reserve(parts.len());
@@ -45,7 +52,7 @@ fn sorted(bucket: &Bucket, parts: Vec<Parsed>, now: i64) -> Sorted {
                     format!("the key of an event has {} bytes, and no store takes more than {LONGEST_KEY}", event.id.key.len());
                 sorted.dead.push(Dead::new(reason, event.id.key.as_bytes()));
             }
-            Parsed::Event(event) if bucket.has(&event.id.key) => sorted.add(event, now),
+            Parsed::Event(event) if bucket.has(&event.id.key) && is_heeded(&event) => sorted.add(event, bucket, now),
             Parsed::Dead(dead) => sorted.dead.push(dead),
             Parsed::Event(_) | Parsed::Ignored | Parsed::Validation(_) => sorted.counts.ignored += 1,
         }
@@ -55,24 +62,27 @@ fn sorted(bucket: &Bucket, parts: Vec<Parsed>, now: i64) -> Sorted {
 }
 
 impl Sorted {
-    fn add(&mut self, event: ObjectEvent, now: i64) {
+    fn add(&mut self, event: ObjectEvent, bucket: &Bucket, now: i64) {
         self.newest = self.newest.max(event.time);
         match event.news {
-            News::Touched => self.touched.push(event),
+            News::Touched(_) => self.touched.push(event),
             News::Changed(sequence, change) => {
                 let (id, timestamp, origin) = (event.id, event.time.unwrap_or(now), event.origin);
-                self.changes.push(Record { id, sequence, timestamp, change, origin });
+                let stays = bucket.has_after(&change);
+                let change = if stays { change } else { Change::Deleted };
+                let record = Record { id, sequence, timestamp, change, origin };
+                if stays { self.changes.push(record) } else { self.leaving.push(record) }
             }
         }
     }
 
     fn len(&self) -> u64 {
-        (self.changes.len() + self.touched.len()) as u64
+        (self.changes.len() + self.leaving.len() + self.touched.len()) as u64
     }
 
     /// The objects, with when it is told that something happened.
     fn ids(&self) -> impl Iterator<Item = (&ObjectId, Option<i64>)> {
-        let changed = self.changes.iter().map(|record| (&record.id, Some(record.timestamp)));
+        let changed = self.changes.iter().chain(&self.leaving).map(|record| (&record.id, Some(record.timestamp)));
         changed.chain(self.touched.iter().map(|event| (&event.id, event.time)))
     }
 }
@@ -81,12 +91,14 @@ impl Index {
     /// Brings what events tell into the tables. When this returns, it is there.
     ///
     /// # Errors
-    /// `Unsupported` for an index of a folder; those of commits, after which the events have to be handed in again.
+    /// `Unsupported` for an index of a folder, and when this process does not have its hook; those of commits, after which the events have to be handed in again.
     pub(crate) async fn apply(&self, lake: &Lakehouse, parts: Vec<Parsed>) -> Result<EventCounts> {
         let Source::Bucket(bucket) = &self.source else {
             return Err(Error::unsupported("a metadata index of a folder takes no events: it watches the folder"));
         };
-        let sorted = sorted(bucket, parts, lake.storage().clock().now_ms().saturating_mul(1000));
+        let (kinds, now) = (self.options.event_kinds()?, lake.storage().clock().now_ms().saturating_mul(1000));
+        let parts = self.changed_by_hook(parts)?;
+        let sorted = sorted(bucket, kinds.as_deref(), parts, now);
         let mut attempt = 1;
         let mut counts = loop {
             match self.apply_once(lake, bucket, &sorted).await {
@@ -101,12 +113,36 @@ impl Index {
         Ok(counts)
     }
 
+    /// What changes events before they are heeded.
+    ///
+    /// # Errors
+    /// `Unsupported` when none of that name is registered.
+    pub(super) fn hook(&self) -> Result<Option<Arc<dyn EventHook>>> {
+        let Some(name) = self.options.hook()? else { return Ok(None) };
+        let unknown = || Error::unsupported(format!("no hook of events `{name}` is registered in this process"));
+        self.own.hooks.get(name).map(Some).ok_or_else(unknown)
+    }
+
+    fn changed_by_hook(&self, mut parts: Vec<Parsed>) -> Result<Vec<Parsed>> {
+        let Some(hook) = self.hook()? else { return Ok(parts) };
+        for part in &mut parts {
+            let Parsed::Event(event) = part else { continue };
+            let key = event.key().to_string();
+            match hook.apply(event) {
+                Ok(true) => {}
+                Ok(false) => *part = Parsed::Ignored,
+                Err(error) => *part = Parsed::Dead(Dead::new(format!("the hook: {error}"), key.as_bytes())),
+            }
+        }
+        Ok(parts)
+    }
+
     async fn apply_once(&self, lake: &Lakehouse, bucket: &Bucket, sorted: &Sorted) -> Result<EventCounts> {
         let mut guard = self.writer.lock().await;
         let mut writer = self.take_writer(lake, &mut guard).await?;
         self.touch(sorted.ids().map(|(id, _)| id));
         writer.recall(lake, sorted.ids().filter_map(|(id, time)| Some((id, time?)))).await?;
-        let (told, mut counts) = told(&writer, lake, &sorted.changes).await?;
+        let (told, mut counts) = told(&mut writer, lake, &sorted).await?;
         let fetched = self.fetched(bucket, &writer, &told).await?;
         let told = fetched.as_ref().map_or(told, |fetched| fetched.iter().collect());
         writer.commit(lake, &told).await?;
@@ -114,7 +150,7 @@ impl Index {
         self.touch(found.iter().map(|record| &record.id));
         counts.applied += found.len() as u64;
         counts.dead += refused.len() as u64;
-        counts.duplicates += sorted.len() - counts.applied - counts.duplicates - counts.dead;
+        counts.duplicates += sorted.len() - counts.applied - counts.duplicates - counts.dead - counts.ignored;
         writer.commit(lake, &found.iter().collect::<Vec<_>>()).await?;
         let dead: Vec<Dead> = sorted.dead.iter().cloned().chain(refused).collect();
         writer.keep_aside(lake, &dead).await?;
@@ -153,10 +189,14 @@ impl Index {
             {
                 let told = std::mem::take(state);
                 *state = found.clone().or(&told);
+                if self.options.hook()?.is_some() {
+                    add_missing(&mut state.tags, told.tags);
+                    add_missing(&mut state.user_metadata, told.user_metadata);
+                }
             }
-            record
+            Ok(record)
         };
-        Ok(Some(records.iter().map(with_found).collect()))
+        records.iter().map(with_found).collect::<Result<_>>().map(Some)
     }
 
     /// What became of objects of which events only tell that something happened; and those of which the store says nothing.
@@ -207,6 +247,13 @@ impl Index {
     }
 }
 
+/// Adds what has no value yet.
+fn add_missing(pairs: &mut Option<BTreeMap<String, String>>, told: Option<BTreeMap<String, String>>) {
+    for (name, value) in told.into_iter().flatten() {
+        pairs.get_or_insert_default().entry(name).or_insert(value);
+    }
+}
+
 /// The newest of the changes of each object.
 fn newest<'a>(records: &[&'a Record]) -> HashMap<&'a ObjectId, Sequence> {
     let mut newest = HashMap::new();
@@ -217,12 +264,24 @@ fn newest<'a>(records: &[&'a Record]) -> HashMap<&'a ObjectId, Sequence> {
     newest
 }
 
-/// Those of the changes that are not known yet, and how many of them are known or late.
-async fn told<'a>(writer: &Writer, lake: &Lakehouse, changes: &'a [Record]) -> Result<(Vec<&'a Record>, EventCounts)> {
-    let (mut counts, mut seen) = (EventCounts::default(), HashSet::with_capacity(changes.len()));
-    let (mut records, mut unsure) = (Vec::with_capacity(changes.len()), Vec::new());
+/// Those of the changes that are not known yet, and how many of them are known or late, or about what the index is not about.
+async fn told<'a>(writer: &mut Writer, lake: &Lakehouse, sorted: &'a Sorted) -> Result<(Vec<&'a Record>, EventCounts)> {
+    let (mut counts, mut seen) = (EventCounts::default(), HashSet::with_capacity(sorted.changes.len()));
+    let (mut records, mut unsure) = (Vec::with_capacity(sorted.changes.len()), Vec::new());
     let remembered_since = writer.remembered_since(lake);
-    for record in changes {
+    let here: HashSet<&ObjectId> =
+        if sorted.leaving.is_empty() { HashSet::new() } else { sorted.changes.iter().map(|record| &record.id).collect() };
+    for record in &sorted.leaving {
+        // What was never here does not leave, and what is told late of it is of no interest either.
+        if writer.known(&record.id).is_none() && !here.contains(&record.id) {
+            writer.leave_out(record);
+        }
+    }
+    for record in sorted.changes.iter().chain(&sorted.leaving) {
+        if writer.is_left_out(record) {
+            counts.ignored += 1;
+            continue;
+        }
         let newest = writer.newest(&record.id);
         if newest == Some(record.sequence) || !seen.insert((key_index::hash(&record.id), record.sequence)) {
             counts.duplicates += 1;

@@ -5,7 +5,7 @@ use tarndb_core::{Lakehouse, Result, WeakLakehouse};
 use tokio::sync::watch;
 
 use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState};
-use crate::feed::{self, Delivery, EventSource, Events, Inbox, stopped};
+use crate::feed::{self, Delivery, EventSource, Events, Inbox, Stop, stopped};
 use crate::options::Feed;
 
 /// Messages that are committed at once.
@@ -18,7 +18,8 @@ impl Index {
     /// What events tell from now on is taken, and what was there before is listed: but where a queue kept what happened since the index
     /// was complete.
     pub(super) async fn start_bucket(self: &Arc<Self>, lake: &Lakehouse) -> Result<Following> {
-        let feed = feed::open(&self.options).await?;
+        let feed = feed::open(&self.options, &self.own.sources).await?;
+        self.hook()?;
         let is_kept = matches!(self.options.events()?, Some(Feed::Queue { .. }));
         let (stop, stopping) = watch::channel(false);
         let task = tokio::spawn(Arc::clone(self).follow_bucket(lake.downgrade(), feed, stopping));
@@ -43,7 +44,7 @@ impl Index {
     async fn follow_bucket(
         self: Arc<Self>,
         lake: WeakLakehouse,
-        feed: Option<Box<dyn EventSource>>,
+        feed: Option<Arc<dyn EventSource>>,
         mut stop: watch::Receiver<bool>,
     ) {
         let (events, inbox) = feed::inbox(Arc::clone(&self.feed_error));
@@ -52,7 +53,7 @@ impl Index {
             let mut stop = stop.clone();
             async move {
                 match feed {
-                    Some(feed) => feed.run(events, stop).await,
+                    Some(feed) => feed.run(events, Stop::new(stop)).await,
                     None => hold(events, &mut stop).await,
                 }
                 ends.send_replace(true);

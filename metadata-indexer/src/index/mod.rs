@@ -29,8 +29,8 @@ use tokio::task::JoinHandle;
 
 pub use status::{EventCounts, IndexState, IndexStatus, Synced};
 
-use crate::extract::Extractors;
 use crate::options::IndexOptions;
+use crate::own::Own;
 use crate::source::Source;
 use crate::tables::{self, TableNames};
 use backlog::Backlog;
@@ -53,7 +53,7 @@ pub(crate) struct Index {
     names: TableNames,
     source: Source,
     options: IndexOptions,
-    extractors: Extractors,
+    own: Own,
     /// The names of those that the index uses.
     extract: Vec<String>,
     backlog: Arc<Backlog>,
@@ -85,14 +85,14 @@ struct Following {
 impl Index {
     /// # Errors
     /// `InvalidInput` for wrong options.
-    pub(crate) fn new(name: &str, source: Source, options: IndexOptions, extractors: Extractors) -> Result<Self> {
+    pub(crate) fn new(name: &str, source: Source, options: IndexOptions, own: Own) -> Result<Self> {
         Ok(Self {
             name: name.to_string(),
             names: TableNames::of(name),
             source,
             extract: options.extract()?,
             options,
-            extractors,
+            own,
             backlog: Arc::default(),
             due: Arc::default(),
             annotating: AsyncMutex::default(),

@@ -116,6 +116,78 @@ async fn an_index_is_about_keys_that_end_as_it_says() {
     lake.close().await;
 }
 
+/// Objects of other sizes are not there, in whatever order it is told of them, and what becomes one of them leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_about_objects_of_the_sizes_that_it_says() {
+    let store = Arc::new(InMemory::new());
+    for (key, size) in [("small", 1), ("a", 10), ("b", 100), ("large", 101)] {
+        put(&store, key, size).await;
+    }
+    let lake = lake_with(&store).await;
+    let options = "min_size = '10', max_size = '100', reconcile_every = 'never', fetch = 'none'";
+    rows(&lake, &format!("CREATE METADATA INDEX i ON 'gs://photos' WITH ({options})")).await;
+    let inventory = "SELECT key, size FROM i.inventory ORDER BY key";
+    let journal = "SELECT key, sequence_number, record_type FROM i.journal ORDER BY key, sequence_number";
+    assert_eq!(lines(&rows(&lake, inventory).await), ["a|10", "b|100"]);
+    let index = lake.metadata_index("i").await.unwrap();
+    let event = |key: &str, sequence: u32, size: u32| created("photos", key, sequence, size);
+    // It comes and leaves; it leaves; it was never there, and what was before that is told late; it comes after all.
+    let first = [event("c", 1, 50), event("c", 2, 500), event("a", 3, 5), event("d", 5, 5), event("e", 6, 5)];
+    let counts = EventCounts { received: 5, applied: 3, ignored: 2, ..EventCounts::default() };
+    assert_eq!(index.push(&message(&first)).await.unwrap(), counts);
+    let second = [event("d", 4, 50), event("e", 7, 50), event("c", 2, 500), event("e", 6, 5)];
+    let counts = EventCounts { received: 4, applied: 1, duplicates: 1, ignored: 1, late: 0, ..EventCounts::default() };
+    let pushed = index.push(&message(&second)).await.unwrap();
+    assert_eq!((pushed.applied, pushed.dead), (counts.applied + pushed.late, 0), "{pushed:?}");
+    assert_eq!(lines(&rows(&lake, inventory).await), ["b|100", "e|50"]);
+    let told: Vec<String> = lines(&rows(&lake, journal).await).into_iter().filter(|line| !line.starts_with("e|")).collect();
+    let number = |number: u32| format!("{number:016X}");
+    let expected =
+        [format!("a|{}|DELETE", number(3)), format!("c|{}|CREATE", number(1)), format!("c|{}|DELETE", number(2))];
+    assert_eq!(told, expected);
+    // A listing sees the same: what events told is not so in this store.
+    for (key, size) in [("b", 1), ("f", 20), ("g", 2000), ("e", 50)] {
+        put(&store, key, size).await;
+    }
+    index.reconcile().await.unwrap();
+    assert_eq!(lines(&rows(&lake, inventory).await), ["a|10", "e|50", "f|20"]);
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    // An event that does not tell, and the object has another size by now.
+    put(&store, "f", 2).await;
+    let touched = event("f", 0, 0).replace("ObjectCreated:Put", "ObjectTagging:Put");
+    index.push(&message(&[touched])).await.unwrap();
+    assert_eq!(lines(&rows(&lake, inventory).await), ["a|10", "e|50"]);
+    lake.close().await;
+}
+
+/// What other events tell is found by the next listing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_heeds_the_events_that_it_says() {
+    let store = Arc::new(InMemory::new());
+    put(&store, "a", 1).await;
+    put(&store, "b", 1).await;
+    let lake = lake_with(&store).await;
+    let options = "event_kinds = 'created', reconcile_every = 'never', fetch = 'none'";
+    rows(&lake, &format!("CREATE METADATA INDEX i ON 'gs://photos' WITH ({options})")).await;
+    let index = lake.metadata_index("i").await.unwrap();
+    store.delete(&Path::from("a")).await.unwrap();
+    put(&store, "c", 3).await;
+    let event = |key: &str, sequence: u32, what: &str| created("photos", key, sequence, 3).replace("ObjectCreated:Put", what);
+    let events = [
+        event("a", 7, "ObjectRemoved:Delete"),
+        event("b", 8, "ObjectTagging:Put"),
+        event("c", 9, "ObjectCreated:Copy"),
+        event("b", 9, "ObjectRemoved:DeleteMarkerCreated"),
+    ];
+    let counts = EventCounts { received: 4, applied: 1, ignored: 3, ..EventCounts::default() };
+    assert_eq!(index.push(&message(&events)).await.unwrap(), counts);
+    let keys = "SELECT key FROM i.inventory ORDER BY key";
+    assert_eq!(lines(&rows(&lake, keys).await), ["a", "b", "c"]);
+    assert_eq!(index.reconcile().await.unwrap().deleted, 1);
+    assert_eq!(lines(&rows(&lake, keys).await), ["b", "c"]);
+    lake.close().await;
+}
+
 /// A deletion is remembered since it was noticed, whatever the event says that led to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_found_gone_by_an_old_event_stays_known() {

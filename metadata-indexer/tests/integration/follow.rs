@@ -48,6 +48,30 @@ async fn files_are_followed_that_end_as_the_index_says() {
     lake.close().await;
 }
 
+/// Files of other sizes are not there; one that grows beyond leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_followed_whose_sizes_the_index_says() {
+    let scratch = tempfile::tempdir().unwrap();
+    let docs = scratch.path().join("docs");
+    fs::create_dir(&docs).unwrap();
+    for (name, size) in [("a", 1), ("b", 4), ("c", 9)] {
+        fs::write(docs.join(name), "x".repeat(size)).unwrap();
+    }
+    let location = scratch.path().join("lake");
+    let lake = builder(location.to_str().unwrap()).build().await.unwrap();
+    rows(&lake, &format!("CREATE METADATA INDEX docs ON '{}' WITH (min_size = '2', max_size = '8')", docs.display())).await;
+    assert_eq!(inventory(&lake).await, BTreeMap::from([("b".to_string(), 4)]));
+    fs::write(docs.join("a"), "12").unwrap();
+    fs::write(docs.join("b"), "123456789").unwrap();
+    fs::write(docs.join("d"), "").unwrap();
+    lake.metadata_index("docs").await.unwrap().sync().await.unwrap();
+    assert_eq!(inventory(&lake).await, BTreeMap::from([("a".to_string(), 2)]));
+    let journal = journal(&lake).await;
+    let changed: BTreeSet<&str> = journal.iter().map(|(key, ..)| key.as_str()).collect();
+    assert_eq!(changed, BTreeSet::from(["a", "b"]));
+    lake.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_followed_without_being_asked() {
     let scratch = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ mod bucket_model;
 mod follow;
 mod model;
 mod others;
+mod own_source;
 mod statements;
 
 use std::collections::BTreeMap;
