@@ -13,11 +13,9 @@ mod table;
 
 use pyo3::prelude::*;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[pymodule]
 fn _native(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    tarndb_allocator::set_up();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<lakehouse::PyLakehouse>()?;
     module.add_class::<table::PyTarnTable>()?;

@@ -14,9 +14,6 @@ use tarndb::{Error, Lakehouse};
 use format::Format;
 use run::Shell;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// SQL over a lake of Apache Iceberg tables.
 #[derive(Debug, Parser)]
 #[command(name = "tarndb", version, about)]
@@ -41,6 +38,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    tarndb_allocator::set_up();
     // Commands of their own, whose arguments are others.
     if let Some(command) = std::env::args().nth(1).filter(|first| is_command(first)) {
         return refuse(&command);

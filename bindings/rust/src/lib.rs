@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 pub use tarndb_core::*;
 pub use tarndb_metadata_indexer::{
-    Content, EventCounts, EventHook, EventKind, EventSource, Events, Extractor, Extractors, IndexOptions, IndexState, IndexStatus,
-    MetadataIndex, MetadataIndexer, MetadataIndexes, ObjectEvent, Stop, Synced,
+    Content, EventCounts, EventHook, EventKind, EventSource, Events, Extractor, Extractors, IndexOptions, IndexState,
+    IndexStatus, MetadataIndex, MetadataIndexer, MetadataIndexes, ObjectEvent, Stop, Synced,
 };
 
 /// Opens the lake at `url`, and creates it when there is none, with all that this package offers: see

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Datum, Struct};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
+use parquet::file::properties::WriterPropertiesPtr;
+use parquet::schema::types::ColumnPath;
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, Result};
 
@@ -61,28 +63,36 @@ pub(crate) async fn write_position_deletes(table: &Table, deleted: BTreeMap<Stri
     written
 }
 
+fn encode(path: &str, positions: &RoaringTreemap, properties: WriterPropertiesPtr) -> parquet::errors::Result<Bytes> {
+    let schema = delete_schema();
+    let mut writer = ParquetFileWriter::try_new(Arc::clone(&schema), properties)?;
+    let mut positions = positions.iter().map(u64::cast_signed).peekable();
+    while positions.peek().is_some() {
+        let batch: Int64Array = positions.by_ref().take(BATCH_ROWS).collect();
+        let paths = StringArray::from_iter_values(std::iter::repeat_n(path, batch.len()));
+        writer.write(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(paths), Arc::new(batch)])?)?;
+    }
+    writer.finish()?;
+    Ok(writer.take_encoded())
+}
+
 async fn write_one(table: &Table, location: String, path: String, rows: DeletedRows) -> Result<WrittenFile> {
-    let properties = writer_properties(table)?;
-    let encode = || -> parquet::errors::Result<Bytes> {
-        let schema = delete_schema();
-        let mut writer = ParquetFileWriter::try_new(Arc::clone(&schema), properties)?;
-        let mut positions = rows.positions.iter().map(u64::cast_signed).peekable();
-        while positions.peek().is_some() {
-            let batch: Int64Array = positions.by_ref().take(BATCH_ROWS).collect();
-            let paths = StringArray::from_iter_values(std::iter::repeat_n(&path, batch.len()));
-            writer.write(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(paths), Arc::new(batch)])?)?;
-        }
-        writer.finish()?;
-        Ok(writer.take_encoded())
-    };
-    let content = encode().map_err(|e| Error::internal("a position delete file could not be written").with_source(e))?;
+    // A position is there once.
+    let properties = writer_properties(table)?.as_ref().clone().into_builder();
+    let properties = Arc::new(properties.set_column_dictionary_enabled(ColumnPath::from("pos"), false).build());
+    // On all cores: a change of many rows makes many of these files.
+    let positions = Arc::new(rows.positions);
+    let (of, encoded) = (path.clone(), Arc::clone(&positions));
+    let encoded = tokio::spawn(async move { encode(&of, &encoded, properties) }).await;
+    let encoded = encoded.map_err(|e| Error::internal("writing a position delete file stopped").with_source(e))?;
+    let content = encoded.map_err(|e| Error::internal("a position delete file could not be written").with_source(e))?;
     let size = content.len() as u64;
     table.env().storage.write(&location, content).await?;
     let bounds = |position: Option<u64>| {
         let position = position.map_or(0, u64::cast_signed);
         HashMap::from([(FILE_PATH_FIELD_ID, Datum::string(&path)), (POS_FIELD_ID, Datum::long(position))])
     };
-    let count = rows.positions.len();
+    let count = positions.len();
     let file = DataFileBuilder::default()
         .content(DataContentType::PositionDeletes)
         .file_path(location)
@@ -93,8 +103,8 @@ async fn write_one(table: &Table, location: String, path: String, rows: DeletedR
         .file_size_in_bytes(size)
         .value_counts(HashMap::from([(FILE_PATH_FIELD_ID, count), (POS_FIELD_ID, count)]))
         .null_value_counts(HashMap::from([(FILE_PATH_FIELD_ID, 0), (POS_FIELD_ID, 0)]))
-        .lower_bounds(bounds(rows.positions.min()))
-        .upper_bounds(bounds(rows.positions.max()))
+        .lower_bounds(bounds(positions.min()))
+        .upper_bounds(bounds(positions.max()))
         .referenced_data_file(Some(path.clone()))
         .build()
         .map_err(|e| Error::internal("a delete file could not be described").with_source(e))?;

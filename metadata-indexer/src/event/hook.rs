@@ -13,7 +13,7 @@ pub trait EventHook: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// What is wrong with this event, which is then kept aside in the table `dead_letters` with this reason.
-    fn apply(&self, event: &mut ObjectEvent) -> std::result::Result<bool, Box<dyn std::error::Error + Send + Sync>>;
+    fn apply(&self, event: &mut ObjectEvent) -> Result<bool, Box<dyn std::error::Error + Send + Sync>>;
 }
 
 impl ObjectEvent {

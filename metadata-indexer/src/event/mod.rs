@@ -251,7 +251,7 @@ mod tests {
                 "big.bin - 0065E59E70000000 created Some(52428800)",
                 "big.bin - 0065E5A05000000001 deleted None",
                 "old.txt m1 0065E5A05000000002 marked Some(0)",
-                "tagged.txt - touched ?",
+                "tagged.txt - touched Some(Metadata)",
                 "ignored",
                 "dead: `ObjectTeleported:Put` is no event of S3 that is known here",
             ]
@@ -276,7 +276,7 @@ mod tests {
                 "2026/réd flower+x%20.jpg IYV3p45BT0ac8hjHg1houSdS1a.Mro8e 617F08299329D189 created Some(52431)",
                 "a 1QW9g1Z99LUNbvaaYVpW9xDlOLU.qxgF 617F0837B476E463 marked Some(0)",
                 "b - 617F0837B476E464 deleted None",
-                "c - touched ?",
+                "c - touched Some(Metadata)",
             ]
         );
     }
@@ -289,7 +289,7 @@ mod tests {
             [
                 "2026/réd flower+x.jpg - 17B9C1F0A1B2C3D4 created Some(52431)",
                 "empty - 17B9C1F0A1B2C3D5 created Some(0)",
-                "empty - touched ?",
+                "empty - touched Some(Metadata)",
                 "2026/réd flower+x.jpg - 17B9C27000000001 deleted None",
                 "ignored",
             ]
@@ -306,7 +306,7 @@ mod tests {
                 // 2019-11-22 13:47:35 in seconds, and nanoseconds.
                 "2026/réd flower+x%20.jpg - 5DD7E6F708D142C7 created Some(52431)",
                 "2026/réd flower+x%20.jpg - 5DD7E6F800000000 deleted None",
-                "begun - touched ?",
+                "begun - touched Some(Created)",
             ]
         );
         assert_eq!(state(&parts[0]).tags, Some([("project".to_string(), "a".to_string())].into()));
@@ -318,14 +318,14 @@ mod tests {
         assert_eq!(
             told(&sample!("seaweedfs")),
             [
-                "2026/réd flower+x.jpg - touched ?",
-                "a - touched ?",
-                "a - touched ?",
-                "c/b - touched ?",
+                "2026/réd flower+x.jpg - touched None",
+                "a - touched None",
+                "a - touched None",
+                "c/b - touched None",
                 "ignored",
                 "ignored",
                 "ignored",
-                "k - touched ?",
+                "k - touched None",
             ]
         );
     }
@@ -340,7 +340,7 @@ mod tests {
                 "ignored",
                 "2026/réd flower+x.jpg - 00064C300A21164EFFFFFFFFFFFFFFFF deleted None",
                 "a - 00000000000000050000000000000002 updated Some(1)",
-                "b - touched ?",
+                "b - touched None",
             ]
         );
         let state = state(&parts[0]);
@@ -356,8 +356,8 @@ mod tests {
             [
                 "2026/red flower%20.jpg - 00000000000004420000000000028963 created Some(52431)",
                 "2026/red flower%20.jpg - 00000000000004420000000000028964 deleted None",
-                "old.txt - touched ?",
-                "new .txt - touched ?",
+                "old.txt - touched None",
+                "new .txt - touched None",
                 "dead: `DirectoryDeleted` does not tell what was in it: reconcile the index",
             ]
         );

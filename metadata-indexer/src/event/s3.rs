@@ -22,7 +22,9 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
     let sequence = || sequence(is_ceph, &object);
     let news = match (family, action) {
         // MinIO tells of tags so.
-        ("ObjectCreated", "PutTagging" | "DeleteTagging" | "PutRetention" | "PutLegalHold") => News::Touched(Some(EventKind::Metadata)),
+        ("ObjectCreated", "PutTagging" | "DeleteTagging" | "PutRetention" | "PutLegalHold") => {
+            News::Touched(Some(EventKind::Metadata))
+        }
         // Ceph tells so of uploads in parts that begin, when there is no object.
         ("ObjectCreated", "Post") if is_ceph => News::Touched(Some(EventKind::Created)),
         ("ObjectCreated", _) => match sequence()? {
@@ -46,10 +48,9 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
         },
         ("ObjectLifecycle", action) if action.starts_with("Expiration:Abort") => return Ok(Some(Parsed::Ignored)),
         ("ObjectTransition", "Failed") => return Ok(Some(Parsed::Ignored)),
-        (
-            "ObjectTagging" | "LifecycleTransition" | "IntelligentTiering" | "ObjectRestore" | "ObjectTransition",
-            _,
-        ) => News::Touched(Some(EventKind::Metadata)),
+        ("ObjectTagging" | "LifecycleTransition" | "IntelligentTiering" | "ObjectRestore" | "ObjectTransition", _) => {
+            News::Touched(Some(EventKind::Metadata))
+        }
         ("LifecycleDelMarkerExpiration" | "ReducedRedundancyLostObject", _) => News::Touched(Some(EventKind::Deleted)),
         ("ObjectLifecycle" | "ObjectSynced", _) => News::Touched(None),
         (

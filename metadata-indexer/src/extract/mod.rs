@@ -57,7 +57,9 @@ impl Extractors {
     pub fn register(&self, extractor: Arc<dyn Extractor>) -> Result<()> {
         let name = extractor.name().to_string();
         if BuiltIn::named(&name).is_some() {
-            return Err(Error::invalid_input(format!("an extractor cannot have the name `{name}`, which is that of a built-in one")));
+            return Err(Error::invalid_input(format!(
+                "an extractor cannot have the name `{name}`, which is that of a built-in one"
+            )));
         }
         self.0.register("an extractor", &name, extractor)
     }

@@ -89,7 +89,7 @@ impl Folder {
             return Err(Error::unsupported("a folder whose path is not UTF-8 cannot be indexed"));
         }
         let mounted = is_mount_point(&root);
-        let folder = Self { root, lake: lake_folder(lake), mounted, keys };
+        let folder = Self { root, lake: lake_folder(lake), mounted, filter };
         if folder.is_of_lake(&folder.root) {
             return Err(Error::invalid_input("a folder inside of the lake cannot be indexed: its own tables would be"));
         }
@@ -103,7 +103,7 @@ impl Folder {
     pub(crate) fn of_url(url: &str, lake: &str, mounted: bool, filter: ObjectFilter) -> Result<Self> {
         let path = url.strip_prefix("file://");
         let path = path.ok_or_else(|| Error::unsupported(format!("a metadata index on `{url}` is not supported yet")))?;
-        Ok(Self { root: PathBuf::from(path), lake: lake_folder(lake), mounted, keys })
+        Ok(Self { root: PathBuf::from(path), lake: lake_folder(lake), mounted, filter })
     }
 
     /// What stands for a bucket's name, and is the source's location.

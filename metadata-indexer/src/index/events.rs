@@ -142,7 +142,7 @@ impl Index {
         let mut writer = self.take_writer(lake, &mut guard).await?;
         self.touch(sorted.ids().map(|(id, _)| id));
         writer.recall(lake, sorted.ids().filter_map(|(id, time)| Some((id, time?)))).await?;
-        let (told, mut counts) = told(&mut writer, lake, &sorted).await?;
+        let (told, mut counts) = told(&mut writer, lake, sorted).await?;
         let fetched = self.fetched(bucket, &writer, &told).await?;
         let told = fetched.as_ref().map_or(told, |fetched| fetched.iter().collect());
         writer.commit(lake, &told).await?;

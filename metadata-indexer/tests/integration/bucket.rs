@@ -142,8 +142,7 @@ async fn an_index_is_about_objects_of_the_sizes_that_it_says() {
     assert_eq!(lines(&rows(&lake, inventory).await), ["b|100", "e|50"]);
     let told: Vec<String> = lines(&rows(&lake, journal).await).into_iter().filter(|line| !line.starts_with("e|")).collect();
     let number = |number: u32| format!("{number:016X}");
-    let expected =
-        [format!("a|{}|DELETE", number(3)), format!("c|{}|CREATE", number(1)), format!("c|{}|DELETE", number(2))];
+    let expected = [format!("a|{}|DELETE", number(3)), format!("c|{}|CREATE", number(1)), format!("c|{}|DELETE", number(2))];
     assert_eq!(told, expected);
     // A listing sees the same: what events told is not so in this store.
     for (key, size) in [("b", 1), ("f", 20), ("g", 2000), ("e", 50)] {

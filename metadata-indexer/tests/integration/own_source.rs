@@ -96,7 +96,8 @@ async fn events_of_ones_own_are_acknowledged_when_they_are_committed() {
     });
     let plan = FaultPlan::default();
     let indexer = MetadataIndexer::default().with_object_store("gs://photos", Arc::new(InMemory::new()));
-    let lake = Lakehouse::builder("memory://").with_store_layer(plan.layer()).with_extension(Arc::new(indexer)).build().await.unwrap();
+    let lake =
+        Lakehouse::builder("memory://").with_store_layer(plan.layer()).with_extension(Arc::new(indexer)).build().await.unwrap();
     let create = "CREATE METADATA INDEX i ON 'gs://photos' \
         WITH (events = 'own://log', hook = 'tenants', fetch = 'none', reconcile_every = 'never')";
     let failed = lake.sql(create).await.unwrap_err();
@@ -125,7 +126,8 @@ async fn events_of_ones_own_are_acknowledged_when_they_are_committed() {
     index.push(&message("birds/d", 20)).await.unwrap();
     assert_eq!(lines(&rows(&lake, shown).await), ["a|dogs", "b|cats", "d|birds"]);
     index.stop().await;
-    assert_eq!((*log.ended.lock().unwrap(), index.status().await.unwrap().state), (1, IndexState::Stopped));
+    assert_eq!(*log.ended.lock().unwrap(), 1);
+    assert_eq!(index.status().await.unwrap().state, IndexState::Stopped);
     index.start().await.unwrap();
     sender.send(message("cats/e", 30)).unwrap();
     until(|| log.acknowledged.lock().unwrap().len() == 7).await;
