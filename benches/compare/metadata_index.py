@@ -141,6 +141,8 @@ def plain_listing(endpoint: str, objects: int) -> float:
 def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, seconds: int, rate: int) -> None:
     import tarndb
 
+    Events().batch(batch, 1.0)
+    print(f"before the index: {memory('VmRSS'):.0f} MiB, peak {memory('VmHWM'):.0f} MiB, for Python and a batch of messages", flush=True)
     with tarndb.connect(folder / "events") as lake:
         ix, source = index(lake, "bench", "bench-0", endpoint), Events()
         filled = 0.0
@@ -165,14 +167,19 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
             f" slowest {min(rates):,.0f}), {(written() - before) / count:,.0f} bytes written per event",
             flush=True,
         )
-        # Freshness: each tenth of a second, a tenth of what comes in a second; what comes while another is committed waits.
-        fresh, due, batches = [], time.perf_counter(), [source.batch(rate // 10, 0.1) for _ in range(seconds * 10)]
+        # Freshness: each tenth of a second, a tenth of what comes in a second; what comes while another is committed waits. The messages
+        # are made before, and wait on disk, for the memory that is told is to be the index's.
+        count, messages = seconds * 10, folder / "messages"
+        messages.mkdir(exist_ok=True)
+        for number in range(count):
+            (messages / str(number)).write_text(source.batch(rate // 10, 0.1))
+        fresh, due = [], time.perf_counter()
         waiting: list[tuple[float, str]] = []
         arrived = 0
-        while arrived < len(batches) or waiting:
+        while arrived < count or waiting:
             now = time.perf_counter()
-            while arrived < len(batches) and due + arrived * 0.1 <= now:
-                waiting.append((due + arrived * 0.1, batches[arrived]))
+            while arrived < count and due + arrived * 0.1 <= now:
+                waiting.append((due + arrived * 0.1, (messages / str(arrived)).read_text()))
                 arrived += 1
             if not waiting:
                 time.sleep(max(0.0, due + arrived * 0.1 - now))
