@@ -4,7 +4,7 @@ use std::hash::Hash;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 
-/// Memory that a value takes beside what it says of itself, roughly: its key, and its place.
+/// Memory that the place of a value takes, roughly.
 const ENTRY_BYTES: usize = 128;
 
 /// What was read from files that never change, as much of it as fits into a budget of bytes: what was used last stays.

@@ -51,7 +51,7 @@ impl MetadataIndex {
     /// not understood is kept in the table `dead_letters` with the reason.
     ///
     /// # Errors
-    /// `InvalidInput` for what is no JSON; `Unsupported` for an index of a folder; those of commits, after which the message has to be
+    /// `InvalidInput` for what is no JSON; `Unsupported` for an index of a folder, and where its hook is not registered; those of commits, after which the message has to be
     /// handed in again.
     pub async fn push(&self, message: &str) -> Result<EventCounts> {
         self.index.apply(&self.lake, event::parse(message.as_bytes())?).await
@@ -90,7 +90,8 @@ pub trait MetadataIndexes {
     /// As [`MetadataIndexes::create_metadata_index`], with options.
     ///
     /// # Errors
-    /// Also `InvalidInput` for options that do not fit the source, `Unavailable` for a source of events that cannot be used.
+    /// Also `InvalidInput` for options that do not fit the source, `Unavailable` for a source of events that cannot be used; `Unsupported` for an own
+    /// one, a hook or an extractor that is not registered.
     async fn create_metadata_index_with(&self, name: &str, source: &str, options: &IndexOptions) -> Result<MetadataIndex>;
 
     /// Lets indexes of this lake use an extractor: their option `extract` names it. An index that names one needs it in each process that

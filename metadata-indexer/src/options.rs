@@ -23,7 +23,7 @@ use crate::registry::is_name;
 /// | `hook` | The user's own [`EventHook`](crate::EventHook) of this name, which changes events before they are heeded |
 /// | `fetch` | What is asked of the store for each new object: `metadata`, `tags`, both with a comma between them, or `none`. Both, where nothing is said |
 /// | `extract` | What is learnt from the content of objects, for the table `annotations`: `media` (media type, size and EXIF of images), `parquet` (rows and columns), `text` (lines and encoding), and names of the user's own [`Extractor`](crate::Extractor)s, with commas between them. Nothing, where nothing is said |
-/// | `reconcile_every` | How often the bucket is listed: `10 minutes`, `1 day`, `never`. Without events, each hour; with events from a queue, each day; from HTTP, each hour |
+/// | `reconcile_every` | How often the bucket is listed: `10 minutes`, `1 day`, `never`. Without events, each hour; with events from a queue, each day; from elsewhere, each hour |
 /// | `journal_retention` | How long changes stay in the journal: `30 days`, at least 15. For ever, where nothing is said |
 ///
 /// Options are table properties of the index's journal, so there is no place for a secret in them.

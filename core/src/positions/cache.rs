@@ -55,7 +55,7 @@ impl PositionCache {
 
     /// Remembers what a file or a part holds, if there is room.
     pub(crate) async fn put(&self, part: Part, positions: Arc<PositionsByFile>) {
-        let bytes = memory_size(&positions);
+        let bytes = self.root.len() + part.0.len() + memory_size(&positions);
         self.sets.put((self.root.clone(), part), positions, bytes).await;
     }
 
@@ -65,7 +65,7 @@ impl PositionCache {
     }
 
     pub(crate) async fn put_directory(&self, path: &str, directory: Option<Arc<Directory>>) {
-        let bytes = directory.as_ref().map_or(0, |directory| directory.memory_size());
+        let bytes = self.root.len() + path.len() + directory.as_ref().map_or(0, |directory| directory.memory_size());
         self.directories.put((self.root.clone(), path.to_string()), directory, bytes).await;
     }
 }

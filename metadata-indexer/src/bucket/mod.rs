@@ -22,7 +22,8 @@ use crate::object_filter::ObjectFilter;
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId};
 
-/// An object that is there: [`Change::Created`], or [`Change::MarkedDeleted`] for a version that says that it is deleted.
+/// An object that is there: [`Change::Created`], or [`Change::MarkedDeleted`] for a version that says that it is deleted. As
+/// [`Bucket::look`] has it, also one that the index is not about.
 pub(crate) type Present = (ObjectId, Change);
 
 /// Which object is meant where no version is named, and there are some.
@@ -172,13 +173,13 @@ impl Bucket {
         Ok(listed.map_ok(kept).map_err(of_store).boxed())
     }
 
-    /// An object now, with what the options say; `None` when it is not there, or none that the index is about.
+    /// An object now, with what the options say; `None` when it is not there. One that the index is not about is [`Change::Deleted`].
     ///
     /// # Errors
     /// As [`Bucket::list`].
     pub(crate) async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>> {
         let present = self.objects().await?.look(id, which, fetch).await.map_err(of_store)?;
-        Ok(present.filter(|(_, change)| self.has_after(change)))
+        Ok(present.map(|(id, change)| if self.has_after(&change) { (id, change) } else { (id, Change::Deleted) }))
     }
 
     /// Where the content of an object is that has this tag.

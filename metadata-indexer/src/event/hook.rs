@@ -7,12 +7,14 @@ use crate::record::ObjectState;
 /// Changes events before an index takes them: renames what they are about, and adds to what they tell.
 ///
 /// An index uses the one that its option `hook` names, on each event of its source of events, and on those that are pushed. A listing
-/// does not ask it: a key that it gives is one that the bucket has, or the next listing takes the object for gone.
+/// does not ask it: a key that it gives is one that the bucket has, or the next listing takes the object for gone; what it does not
+/// heed may be found by a listing; and what it adds to an object stays until the store is asked about the same content again, after an
+/// event of its tags.
 pub trait EventHook: fmt::Debug + Send + Sync {
     /// Changes an event, and says whether it is to be heeded. It runs for each event, so it should not wait for anything.
     ///
     /// # Errors
-    /// What is wrong with this event, which is then kept aside in the table `dead_letters` with this reason.
+    /// What is wrong with this event, of which the key is then kept aside in the table `dead_letters` with this reason. A panic is one.
     fn apply(&self, event: &mut ObjectEvent) -> Result<bool, Box<dyn std::error::Error + Send + Sync>>;
 }
 

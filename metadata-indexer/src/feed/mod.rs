@@ -46,8 +46,10 @@ pub(crate) type Inbox = mpsc::Receiver<Delivery>;
 #[async_trait]
 pub trait EventSource: fmt::Debug + Send + Sync {
     /// Hands on messages with [`Events::commit`] until `stop` tells, and then waits for those that were handed on: what the source has
-    /// to acknowledge is acknowledged when that returned `Ok`. After a failure it tries again, and tells with [`Events::set_error`].
-    /// It runs once for each start of an index.
+    /// to acknowledge is acknowledged when that returned `Ok`. After a failure it tells with [`Events::set_error`] and tries again, but
+    /// not when `stop` told: `stop()` of the index waits for it. It must not block its thread. It runs once for each start of each index
+    /// that names it, and may be dropped at any `await` when the process ends. When it returns before it is told to, or panics, the
+    /// index follows nothing any more, and its status says so.
     async fn run(&self, events: Events, stop: Stop);
 }
 
@@ -67,7 +69,8 @@ impl Stop {
 
     /// Whether it is.
     pub fn is_told(&self) -> bool {
-        *self.0.borrow()
+        // Who would tell may be gone.
+        *self.0.borrow() || self.0.has_changed().is_err()
     }
 }
 

@@ -167,7 +167,11 @@ impl Index {
         for (id, present) in answers.found {
             // What only a listing tells is kept.
             let told = listed.get(&id).and_then(Option::as_ref);
-            found.push((id, present.map(|present| merged(present, told))));
+            match present {
+                // It is one that the index is not about.
+                Some((id, Change::Deleted)) => found.push((id, None)),
+                present => found.push((id, present.map(|present| merged(present, told)))),
+            }
         }
         for (id, _) in answers.refused {
             // It is there, for it was listed; what was not listed may be there, and what events told of may be another by now.

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tarndb_core::{Error, Lakehouse, Result};
@@ -20,10 +21,8 @@ const LONGEST_KEY: usize = 1024;
 /// What a message, or many, are for this index.
 #[derive(Debug, Default)]
 struct Sorted {
-    /// What happened, in the order in which it came.
+    /// What happened, in the order in which it came. What made an object one that the index is not about deleted it.
     changes: Vec<Record>,
-    /// What made objects such as the index is not about: to it they are deleted.
-    leaving: Vec<Record>,
     /// Of what it is only told that something happened.
     touched: Vec<ObjectEvent>,
     /// When the last of it happened, in microseconds since 1970.
@@ -68,21 +67,20 @@ impl Sorted {
             News::Touched(_) => self.touched.push(event),
             News::Changed(sequence, change) => {
                 let (id, timestamp, origin) = (event.id, event.time.unwrap_or(now), event.origin);
-                let stays = bucket.has_after(&change);
-                let change = if stays { change } else { Change::Deleted };
-                let record = Record { id, sequence, timestamp, change, origin };
-                if stays { self.changes.push(record) } else { self.leaving.push(record) }
+                // Also of what was never in the index: what is told late of it is not taken for new then, whoever it is told.
+                let change = if bucket.has_after(&change) { change } else { Change::Deleted };
+                self.changes.push(Record { id, sequence, timestamp, change, origin });
             }
         }
     }
 
     fn len(&self) -> u64 {
-        (self.changes.len() + self.leaving.len() + self.touched.len()) as u64
+        (self.changes.len() + self.touched.len()) as u64
     }
 
     /// The objects, with when it is told that something happened.
     fn ids(&self) -> impl Iterator<Item = (&ObjectId, Option<i64>)> {
-        let changed = self.changes.iter().chain(&self.leaving).map(|record| (&record.id, Some(record.timestamp)));
+        let changed = self.changes.iter().map(|record| (&record.id, Some(record.timestamp)));
         changed.chain(self.touched.iter().map(|event| (&event.id, event.time)))
     }
 }
@@ -128,7 +126,8 @@ impl Index {
         for part in &mut parts {
             let Parsed::Event(event) = part else { continue };
             let key = event.key().to_string();
-            match hook.apply(event) {
+            let applied = catch_unwind(AssertUnwindSafe(|| hook.apply(event)));
+            match applied.unwrap_or_else(|_| Err("it panicked".into())) {
                 Ok(true) => {}
                 Ok(false) => *part = Parsed::Ignored,
                 Err(error) => *part = Parsed::Dead(Dead::new(format!("the hook: {error}"), key.as_bytes())),
@@ -142,7 +141,7 @@ impl Index {
         let mut writer = self.take_writer(lake, &mut guard).await?;
         self.touch(sorted.ids().map(|(id, _)| id));
         writer.recall(lake, sorted.ids().filter_map(|(id, time)| Some((id, time?)))).await?;
-        let (told, mut counts) = told(&mut writer, lake, sorted).await?;
+        let (told, mut counts) = told(&writer, lake, &sorted.changes).await?;
         let fetched = self.fetched(bucket, &writer, &told).await?;
         let told = fetched.as_ref().map_or(told, |fetched| fetched.iter().collect());
         writer.commit(lake, &told).await?;
@@ -150,7 +149,7 @@ impl Index {
         self.touch(found.iter().map(|record| &record.id));
         counts.applied += found.len() as u64;
         counts.dead += refused.len() as u64;
-        counts.duplicates += sorted.len() - counts.applied - counts.duplicates - counts.dead - counts.ignored;
+        counts.duplicates += sorted.len() - counts.applied - counts.duplicates - counts.dead;
         writer.commit(lake, &found.iter().collect::<Vec<_>>()).await?;
         let dead: Vec<Dead> = sorted.dead.iter().cloned().chain(refused).collect();
         writer.keep_aside(lake, &dead).await?;
@@ -224,6 +223,9 @@ impl Index {
             let (id, change) = match present {
                 None if writer.known(&asked).is_none() => continue,
                 None => (asked, Change::Deleted),
+                // It is one that the index is not about.
+                Some((id, Change::Deleted)) if writer.known(&id).is_some() => (id, Change::Deleted),
+                Some((_, Change::Deleted)) => continue,
                 Some((id, Change::Created(state))) => match states.get(&id) {
                     Some(known) if known.e_tag == state.e_tag => {
                         let state = state.or(known);
@@ -264,24 +266,12 @@ fn newest<'a>(records: &[&'a Record]) -> HashMap<&'a ObjectId, Sequence> {
     newest
 }
 
-/// Those of the changes that are not known yet, and how many of them are known or late, or about what the index is not about.
-async fn told<'a>(writer: &mut Writer, lake: &Lakehouse, sorted: &'a Sorted) -> Result<(Vec<&'a Record>, EventCounts)> {
-    let (mut counts, mut seen) = (EventCounts::default(), HashSet::with_capacity(sorted.changes.len()));
-    let (mut records, mut unsure) = (Vec::with_capacity(sorted.changes.len()), Vec::new());
+/// Those of the changes that are not known yet, and how many of them are known or late.
+async fn told<'a>(writer: &Writer, lake: &Lakehouse, changes: &'a [Record]) -> Result<(Vec<&'a Record>, EventCounts)> {
+    let (mut counts, mut seen) = (EventCounts::default(), HashSet::with_capacity(changes.len()));
+    let (mut records, mut unsure) = (Vec::with_capacity(changes.len()), Vec::new());
     let remembered_since = writer.remembered_since(lake);
-    let here: HashSet<&ObjectId> =
-        if sorted.leaving.is_empty() { HashSet::new() } else { sorted.changes.iter().map(|record| &record.id).collect() };
-    for record in &sorted.leaving {
-        // What was never here does not leave, and what is told late of it is of no interest either.
-        if writer.known(&record.id).is_none() && !here.contains(&record.id) {
-            writer.leave_out(record);
-        }
-    }
-    for record in sorted.changes.iter().chain(&sorted.leaving) {
-        if writer.is_left_out(record) {
-            counts.ignored += 1;
-            continue;
-        }
+    for record in changes {
         let newest = writer.newest(&record.id);
         if newest == Some(record.sequence) || !seen.insert((key_index::hash(&record.id), record.sequence)) {
             counts.duplicates += 1;

@@ -1,7 +1,9 @@
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tarndb_core::{Lakehouse, Result, WeakLakehouse};
+use futures::FutureExt;
+use tarndb_core::{Error, ErrorKind, Lakehouse, Result, WeakLakehouse};
 use tokio::sync::watch;
 
 use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState};
@@ -52,12 +54,19 @@ impl Index {
         let source = {
             let mut stop = stop.clone();
             async move {
-                match feed {
-                    Some(feed) => feed.run(events, Stop::new(stop)).await,
-                    None => hold(events, &mut stop).await,
-                }
+                let ran = match feed {
+                    Some(feed) => AssertUnwindSafe(feed.run(events, Stop::new(stop.clone()))).catch_unwind().await,
+                    None => {
+                        hold(events, &mut stop).await;
+                        Ok(())
+                    }
+                };
                 ends.send_replace(true);
-                Ok(())
+                match ran {
+                    Ok(()) if Stop::new(stop).is_told() => Ok(()),
+                    Ok(()) => Err(Error::new(ErrorKind::Unavailable, "the source of events ended: start the index again")),
+                    Err(_) => Err(Error::internal("the source of events panicked: start the index again")),
+                }
             }
         };
         // The source of events ends when it is told to stop, and then the messages do.

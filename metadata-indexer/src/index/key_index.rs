@@ -16,9 +16,6 @@ const SHARDS: usize = 64;
 /// Stands for the data file of what is gone.
 const GONE: u32 = u32::MAX;
 
-/// In the place of the tag of what is gone: it was never there, for the index is not about it.
-const LEFT_OUT: [u32; 2] = [u32::MAX; 2];
-
 /// Where the rows of the inventory are: what a new change of an object needs to know of it. And for a while, of objects that are
 /// gone, when they went: what is told late of them is older.
 #[derive(Debug)]
@@ -111,24 +108,9 @@ impl KeyIndex {
 
     /// Remembers that an object is gone since a change at this time, in microseconds since 1970.
     pub(super) fn set_gone(&mut self, id: &ObjectId, sequence: Sequence, time: i64) {
-        self.insert_gone(id, sequence, time, [0; 2]);
-    }
-
-    /// Remembers that at this time an object, which is not there, became one that the index is not about.
-    pub(super) fn set_left_out(&mut self, id: &ObjectId, sequence: Sequence, time: i64) {
-        self.insert_gone(id, sequence, time, LEFT_OUT);
-    }
-
-    fn insert_gone(&mut self, id: &ObjectId, sequence: Sequence, time: i64, e_tag: [u32; 2]) {
         const DAY: i64 = 86_400_000_000;
         let position = u32::try_from(time.div_euclid(DAY)).unwrap_or(0);
-        self.insert(Entry { key: hash(id), sequence: sequence.words(), e_tag, file: GONE, position });
-    }
-
-    /// Whether the index is not about an object since a change of this sequence number, or one after it.
-    pub(super) fn is_left_out(&self, id: &ObjectId, sequence: Sequence) -> bool {
-        let entry = self.find(&hash(id)).filter(|entry| entry.file == GONE && entry.e_tag == LEFT_OUT);
-        entry.is_some_and(|entry| Sequence::of_words(entry.sequence) >= sequence)
+        self.insert(Entry { key: hash(id), sequence: sequence.words(), e_tag: [0; 2], file: GONE, position });
     }
 
     /// Forgets what is gone since before this day since 1970.

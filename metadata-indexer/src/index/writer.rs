@@ -205,19 +205,6 @@ impl Writer {
         self.keys.newest(id)
     }
 
-    /// Remembers that an object that is not in the inventory became one that the index is not about. The journal does not tell, and
-    /// who opens the index after this forgets.
-    pub(super) fn leave_out(&mut self, change: &Record) {
-        if self.is_newer(change) {
-            self.keys.set_left_out(&change.id, change.sequence, change.timestamp);
-        }
-    }
-
-    /// Whether, after this change or at it, the object became one that the index is not about.
-    pub(super) fn is_left_out(&self, change: &Record) -> bool {
-        self.keys.is_left_out(&change.id, change.sequence)
-    }
-
     /// A sequence number after all before, of the time `now` in nanoseconds if it is after them.
     pub(super) fn next_sequence(&mut self, now: u64) -> Sequence {
         self.last = Sequence::of_time(now.max(self.last.time().saturating_add(1)));

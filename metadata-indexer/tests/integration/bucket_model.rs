@@ -36,6 +36,8 @@ struct Bucket {
     /// Whether some events tell of objects that are there, and not what happened.
     touches: bool,
     keys: usize,
+    /// The size beyond which the index is not about an object.
+    max_size: usize,
     /// When it all happens, in seconds since 1970.
     start: i64,
     changes: u64,
@@ -53,8 +55,9 @@ impl Bucket {
         let keys = [5, 100, 1000][random.random_range(0..3)];
         // Long ago, or today.
         let start = if random.random_bool(0.5) { 1_772_619_072 } else { chrono::Utc::now().timestamp() };
-        let (store, live) = (Arc::default(), BTreeMap::new());
-        Self { random, store, versioned, touches, keys, start, changes: 0, live, history: BTreeSet::new(), pending: Vec::new() }
+        let max_size = if seed % 3 == 1 { 500 } else { 1000 };
+        let (store, live, history, pending) = (Arc::default(), BTreeMap::new(), BTreeSet::new(), Vec::new());
+        Self { random, store, versioned, touches, keys, max_size, start, changes: 0, live, history, pending }
     }
 
     /// Digits that grow, of a length that does not matter.
@@ -87,9 +90,16 @@ impl Bucket {
             0..6 => {
                 let size = self.random.random_range(0..1000);
                 let put = self.store.put(&path, vec![b'x'; size].into()).await.unwrap();
-                self.live.insert((key.clone(), version.clone()), Some(size as i64));
                 let object = format!(r#","size":{size},"eTag":"{}""#, put.e_tag.unwrap());
-                self.tell(&key, version.as_deref(), "ObjectCreated:Put", "CREATE", &object);
+                let id = (key.clone(), version.clone());
+                let kind = if size <= self.max_size {
+                    self.live.insert(id, Some(size as i64));
+                    "CREATE"
+                } else {
+                    self.live.remove(&id);
+                    "DELETE"
+                };
+                self.tell(&key, version.as_deref(), "ObjectCreated:Put", kind, &object);
             }
             6..8 if self.versioned => {
                 self.live.insert((key.clone(), version.clone()), None);
@@ -211,7 +221,10 @@ async fn history(seed: u64, kind: Kind) {
         bucket.history.clear();
     }
     let fetch = if versioned || seed.is_multiple_of(2) { "none" } else { "metadata" };
-    let options = IndexOptions::default().with("fetch", fetch).unwrap().with("reconcile_every", "never").unwrap();
+    let max_size = bucket.max_size.to_string();
+    let options = [("fetch", fetch), ("reconcile_every", "never"), ("max_size", &max_size)];
+    let options = options.into_iter().try_fold(IndexOptions::default(), |options, (name, value)| options.with(name, value));
+    let options = options.unwrap();
     let index = lake.create_metadata_index_with("i", "s3://b", &options).await.unwrap();
     index.stop().await;
     for _ in 0..bucket.random.random_range(3..15) {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use object_store::memory::InMemory;
 use tarndb_core::{ErrorKind, Lakehouse};
 use tarndb_metadata_indexer::{
-    EventHook, EventKind, EventSource, Events, IndexState, MetadataIndexer, MetadataIndexes, ObjectEvent, Stop,
+    EventHook, EventKind, EventSource, Events, IndexState, MetadataIndex, MetadataIndexer, MetadataIndexes, ObjectEvent, Stop,
 };
 use tarndb_testkit::naive::lines;
 use tarndb_testkit::{Fault, FaultPlan};
@@ -34,12 +34,11 @@ impl EventSource for Log {
                 message = messages.recv() => message,
             };
             let Some(message) = message else { break };
-            while events.commit(message.as_bytes()).await.is_err() {
+            while events.commit(message.as_bytes()).await.is_err() && !stop.is_told() {
                 *self.refused.lock().unwrap() += 1;
             }
             self.acknowledged.lock().unwrap().push(message);
         }
-        assert!(stop.is_told());
         *self.ended.lock().unwrap() += 1;
     }
 }
@@ -55,6 +54,7 @@ impl EventHook for Tenants {
         match tenant.as_str() {
             "nobody" => return Ok(false),
             "unknown" => return Err(format!("{tenant} is no tenant").into()),
+            "broken" => panic!("a tenant is broken"),
             _ => {}
         }
         event.set_key(key);
@@ -79,6 +79,15 @@ fn message(key: &str, sequence: u32) -> String {
 async fn until(done: impl Fn() -> bool) {
     let wait = async {
         while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+}
+
+async fn until_stopped(index: &MetadataIndex) {
+    let wait = async {
+        while index.status().await.unwrap().state != IndexState::Stopped {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -111,16 +120,17 @@ async fn events_of_ones_own_are_acknowledged_when_they_are_committed() {
     rows(&lake, create).await;
     // A commit that fails is one that is not acknowledged.
     plan.arm(1, Fault::Fail);
-    for (number, key) in ["cats/a", "dogs/a", "nobody/b", "unknown/c", "cats/b"].into_iter().enumerate() {
+    for (number, key) in ["cats/a", "dogs/a", "nobody/b", "unknown/c", "broken/c", "cats/b"].into_iter().enumerate() {
         sender.send(message(key, 7 + number as u32)).unwrap();
     }
     sender.send("no JSON".to_string()).unwrap();
-    until(|| log.acknowledged.lock().unwrap().len() == 6).await;
+    until(|| log.acknowledged.lock().unwrap().len() == 7).await;
     assert!(*log.refused.lock().unwrap() > 0);
     let shown = "SELECT key, object_tags['tenant'] FROM i.inventory ORDER BY key";
     assert_eq!(lines(&rows(&lake, shown).await), ["a|dogs", "b|cats"]);
     let dead = lines(&rows(&lake, "SELECT reason, body FROM i.dead_letters").await);
     assert!(dead.iter().any(|dead| dead == "the hook: unknown is no tenant|unknown/c"), "{dead:?}");
+    assert!(dead.iter().any(|dead| dead == "the hook: it panicked|broken/c"), "{dead:?}");
     assert!(dead.iter().any(|dead| dead.ends_with("|no JSON")), "{dead:?}");
     let index = lake.metadata_index("i").await.unwrap();
     index.push(&message("birds/d", 20)).await.unwrap();
@@ -130,7 +140,12 @@ async fn events_of_ones_own_are_acknowledged_when_they_are_committed() {
     assert_eq!(index.status().await.unwrap().state, IndexState::Stopped);
     index.start().await.unwrap();
     sender.send(message("cats/e", 30)).unwrap();
-    until(|| log.acknowledged.lock().unwrap().len() == 7).await;
+    until(|| log.acknowledged.lock().unwrap().len() == 8).await;
+    // A source that ends before it is told to.
+    drop(sender);
+    until_stopped(&index).await;
+    let status = index.status().await.unwrap();
+    assert!(status.last_error.as_deref().is_some_and(|error| error.contains("source of events ended")), "{status:?}");
     lake.close().await;
     assert_eq!(*log.ended.lock().unwrap(), 2);
 }
