@@ -22,9 +22,18 @@ use crate::object_filter::ObjectFilter;
 use crate::options::{Fetch, IndexOptions};
 use crate::record::{Change, ObjectId};
 
-/// An object that is there: [`Change::Created`], or [`Change::MarkedDeleted`] for a version that says that it is deleted. As
-/// [`Bucket::look`] has it, also one that the index is not about.
+/// An object that is there: [`Change::Created`], or [`Change::MarkedDeleted`] for a version that says that it is deleted.
 pub(crate) type Present = (ObjectId, Change);
+
+/// What a bucket says of an object that it is asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Looked {
+    /// It is not there.
+    Gone,
+    /// It is there, and none that the index is about.
+    LeftOut(ObjectId),
+    Present(Present),
+}
 
 /// Which object is meant where no version is named, and there are some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,13 +182,24 @@ impl Bucket {
         Ok(listed.map_ok(kept).map_err(of_store).boxed())
     }
 
-    /// An object now, with what the options say; `None` when it is not there. One that the index is not about is [`Change::Deleted`].
+    /// An object now, with what the options say.
     ///
     /// # Errors
     /// As [`Bucket::list`].
-    pub(crate) async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>> {
-        let present = self.objects().await?.look(id, which, fetch).await.map_err(of_store)?;
-        Ok(present.map(|(id, change)| if self.has_after(&change) { (id, change) } else { (id, Change::Deleted) }))
+    pub(crate) async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Looked> {
+        Ok(match self.objects().await?.look(id, which, fetch).await.map_err(of_store)? {
+            None => Looked::Gone,
+            Some((id, change)) if !self.has_after(&change) => Looked::LeftOut(id),
+            Some(present) => Looked::Present(present),
+        })
+    }
+
+    /// Whether the bucket answers when it is asked for what is in it.
+    pub(crate) async fn answers(&self) -> bool {
+        match self.list().await {
+            Ok(mut parts) => parts.next().await.is_none_or(|part| part.is_ok()),
+            Err(_) => false,
+        }
     }
 
     /// Where the content of an object is that has this tag.

@@ -1,5 +1,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
@@ -10,7 +11,7 @@ use super::observe::{Looked, pause_after};
 use super::shard::KeyHash;
 use super::status::Synced;
 use super::writer::Writer;
-use crate::bucket::{Bucket, Present, Which};
+use crate::bucket::{self, Bucket, Present, Which};
 use crate::options::Fetch;
 use crate::record::{Change, ObjectId, Origin, Record, Sequence};
 
@@ -30,16 +31,20 @@ pub(super) enum Touched {
     All,
 }
 
-/// An object, and what a store says of it when it is asked.
-pub(super) type Answer = (ObjectId, Option<Present>);
+/// An object of which a listing told, or did not any more.
+type Listed = (ObjectId, Option<Present>);
 
-/// What a store says of objects.
+/// What a store says of objects, each with what was asked for.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    pub(super) found: Vec<Answer>,
-    /// Those of which it says nothing, and why: they are not ours to read, or cannot be named.
+    pub(super) found: Vec<(ObjectId, bucket::Looked)>,
+    /// Those of which it says nothing, and why: they are not ours to read, cannot be named, or cannot be read for long.
     pub(super) refused: Vec<(ObjectId, Error)>,
 }
+
+/// Attempts to look at one object before it is done without, and the pauses between them, each twice the one before.
+const LOOKS: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether an object is as it is known to be, as far as a listing tells.
 fn is_known(writer: &Writer, id: &ObjectId, change: &Change) -> bool {
@@ -82,22 +87,27 @@ impl Index {
         }
     }
 
-    /// Asks the store for objects.
+    /// Asks the store for objects. One of which it says nothing for long, while it answers otherwise, does not hold up the others.
     ///
     /// # Errors
-    /// Those that the next attempt may not have.
+    /// Those that the next attempt may not have: the store answers nothing.
     pub(super) async fn look(&self, bucket: &Bucket, ids: Vec<ObjectId>, which: Which, fetch: Fetch) -> Result<Answers> {
-        let asked = stream::iter(ids).map(|id| async move { (bucket.look(&id, which, fetch).await, id) });
+        let asked = stream::iter(ids).map(|id| async move { (look_at(bucket, &id, which, fetch).await, id) });
         let mut asked = asked.buffer_unordered(LOOKED_AT_ONCE);
-        let mut answers = Answers::default();
+        let (mut answers, mut is_up) = (Answers::default(), false);
         while let Some((answer, id)) = asked.next().await {
             match answer {
-                Ok(present) => answers.found.push((id, present)),
-                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                Ok(looked) => answers.found.push((id, looked)),
+                Err(error) => {
+                    if error.kind() != ErrorKind::Unsupported && !is_up {
+                        is_up = bucket.answers().await;
+                        if !is_up {
+                            return Err(error);
+                        }
+                    }
                     bucket.note(&error);
                     answers.refused.push((id, error));
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(answers)
@@ -131,7 +141,7 @@ impl Index {
         Ok(looked)
     }
 
-    async fn record_listed(&self, lake: &Lakehouse, bucket: &Bucket, listed: Vec<Answer>) -> Result<Looked> {
+    async fn record_listed(&self, lake: &Lakehouse, bucket: &Bucket, listed: Vec<Listed>) -> Result<Looked> {
         let mut attempt = 1;
         loop {
             match self.record_listed_once(lake, bucket, listed.clone()).await {
@@ -141,7 +151,7 @@ impl Index {
         }
     }
 
-    async fn record_listed_once(&self, lake: &Lakehouse, bucket: &Bucket, listed: Vec<Answer>) -> Result<Synced> {
+    async fn record_listed_once(&self, lake: &Lakehouse, bucket: &Bucket, listed: Vec<Listed>) -> Result<Synced> {
         let fetch = self.options.fetch()?;
         let mut guard = self.writer.lock().await;
         let mut writer = self.take_writer(lake, &mut guard).await?;
@@ -164,14 +174,14 @@ impl Index {
         let asked = unsure.iter().map(|(id, _)| id.clone()).collect();
         let listed: HashMap<ObjectId, Option<Present>> = unsure.into_iter().collect();
         let answers = self.look(bucket, asked, Which::Unversioned, fetch).await?;
-        for (id, present) in answers.found {
+        for (id, looked) in answers.found {
             // What only a listing tells is kept.
             let told = listed.get(&id).and_then(Option::as_ref);
-            match present {
-                // It is one that the index is not about.
-                Some((id, Change::Deleted)) => found.push((id, None)),
-                present => found.push((id, present.map(|present| merged(present, told)))),
-            }
+            found.push(match looked {
+                bucket::Looked::Gone => (id, None),
+                bucket::Looked::LeftOut(id) => (id, None),
+                bucket::Looked::Present(present) => (id, Some(merged(present, told))),
+            });
         }
         for (id, _) in answers.refused {
             // It is there, for it was listed; what was not listed may be there, and what events told of may be another by now.
@@ -210,6 +220,20 @@ impl Index {
         self.keep_up_unless_awaited(lake).await;
         Ok(synced)
     }
+}
+
+/// Asks for one object, some times when it fails.
+async fn look_at(bucket: &Bucket, id: &ObjectId, which: Which, fetch: Fetch) -> Result<bucket::Looked> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..LOOKS {
+        match bucket.look(id, which, fetch).await {
+            Err(error) if error.kind() != ErrorKind::Unsupported => {}
+            answer => return answer,
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    bucket.look(id, which, fetch).await
 }
 
 /// What asking for an object told, and what the listing told of the same content.

@@ -10,7 +10,7 @@ use super::key_index;
 use super::observe::pause_after;
 use super::status::EventCounts;
 use super::writer::Writer;
-use crate::bucket::{Bucket, Which};
+use crate::bucket::{Bucket, Looked, Which};
 use crate::event::{Dead, EventHook, EventKind, News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Record, Sequence};
 use crate::source::Source;
@@ -178,7 +178,10 @@ impl Index {
             .await?
             .found
             .into_iter()
-            .filter_map(|(id, present)| Some((id, present?.1.state()?.clone())))
+            .filter_map(|(id, looked)| match looked {
+                Looked::Present((_, change)) => Some((id, change.state()?.clone())),
+                Looked::Gone | Looked::LeftOut(_) => None,
+            })
             .collect();
         let with_found = |record: &&Record| {
             let mut record = Record::clone(record);
@@ -214,19 +217,26 @@ impl Index {
         let answers = self.look(bucket, asked, Which::Newest, self.options.fetch()?).await?;
         let refused = answers.refused.iter().map(|(id, error)| Dead::new(error.to_string(), id.key.as_bytes())).collect();
         let answers = answers.found;
-        let ids = answers.iter().map(|(asked, present)| present.as_ref().map_or(asked, |(id, _)| id).clone()).collect();
+        let ids =
+            answers.iter().filter_map(|(_, looked)| if let Looked::Present((id, _)) = looked { Some(id.clone()) } else { None });
+        let ids = ids.collect();
         let states = writer.states(lake, &ids).await?;
         let now = lake.storage().clock().now_ms().saturating_mul(1000);
         let mut records = Vec::new();
-        for (asked, present) in answers {
+        for (asked, looked) in answers {
             let Some(event) = touched.get(&asked) else { continue };
-            let (id, change) = match present {
-                None if writer.known(&asked).is_none() => continue,
-                None => (asked, Change::Deleted),
-                // It is one that the index is not about.
-                Some((id, Change::Deleted)) if writer.known(&id).is_some() => (id, Change::Deleted),
-                Some((_, Change::Deleted)) => continue,
-                Some((id, Change::Created(state))) => match states.get(&id) {
+            let gone = match &looked {
+                Looked::Gone => Some(&asked),
+                Looked::LeftOut(id) => Some(id),
+                Looked::Present(_) => None,
+            };
+            if gone.is_some_and(|id| writer.known(id).is_none()) {
+                continue;
+            }
+            let (id, change) = match looked {
+                Looked::Gone => (asked, Change::Deleted),
+                Looked::LeftOut(id) => (id, Change::Deleted),
+                Looked::Present((id, Change::Created(state))) => match states.get(&id) {
                     Some(known) if known.e_tag == state.e_tag => {
                         let state = state.or(known);
                         if state == *known {
@@ -236,8 +246,8 @@ impl Index {
                     }
                     _ => (id, Change::Created(state)),
                 },
-                Some((id, _)) if writer.known(&id).is_some() => continue,
-                Some(present) => present,
+                Looked::Present((id, _)) if writer.known(&id).is_some() => continue,
+                Looked::Present(present) => present,
             };
             let sequence = found_after(writer, &id, now);
             // When it went nobody said, and it is to be remembered from now on.

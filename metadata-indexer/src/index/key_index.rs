@@ -14,7 +14,7 @@ use crate::record::{ObjectId, Sequence, missing, text};
 const SHARDS: usize = 64;
 
 /// Stands for the data file of what is gone.
-const GONE: u32 = u32::MAX;
+const GONE: u32 = Shard::LAST_FILE;
 
 /// Where the rows of the inventory are: what a new change of an object needs to know of it. And for a while, of objects that are
 /// gone, when they went: what is told late of them is older.
@@ -84,7 +84,7 @@ impl KeyIndex {
         key[2] as usize % SHARDS
     }
 
-    fn find(&self, key: &KeyHash) -> Option<&Entry> {
+    fn find(&self, key: &KeyHash) -> Option<Entry> {
         self.shards.get(Self::shard(key))?.find(key)
     }
 
@@ -96,8 +96,7 @@ impl KeyIndex {
 
     /// The object as the inventory has it.
     pub(super) fn get(&self, id: &ObjectId) -> Option<Known> {
-        let entry = self.find(&hash(id)).filter(|entry| entry.file != GONE)?;
-        let Entry { e_tag, file, position, .. } = *entry;
+        let Entry { e_tag, file, position, .. } = self.find(&hash(id)).filter(|entry| entry.file != GONE)?;
         Some(Known { e_tag, file, position })
     }
 
@@ -116,7 +115,7 @@ impl KeyIndex {
     /// Forgets what is gone since before this day since 1970.
     pub(super) fn forget_gone_before(&mut self, day: u32) {
         for shard in &mut self.shards {
-            shard.retain(|entry| entry.file != GONE || entry.position >= day);
+            shard.retain(|file, position| file != GONE || position >= day);
         }
     }
 
@@ -158,7 +157,7 @@ impl KeyIndex {
         let number = match self.free.pop() {
             Some(number) => number,
             None => {
-                let number = u32::try_from(self.files.len()).ok().filter(|number| *number != GONE);
+                let number = u32::try_from(self.files.len()).ok().filter(|number| *number < GONE);
                 self.files.push(String::new());
                 number.ok_or_else(|| missing("_file"))?
             }
@@ -191,11 +190,8 @@ impl KeyIndex {
         for (file, keys) in keys {
             let number = self.add_file(&file)?;
             for (position, key) in (0u32..).zip(&keys) {
-                let shard = self.shards.get_mut(Self::shard(key));
-                if let Some(entry) = shard.and_then(|shard| shard.find_mut(key))
-                    && old.contains(&entry.file)
-                {
-                    (entry.file, entry.position) = (number, position);
+                if let Some(shard) = self.shards.get_mut(Self::shard(key)) {
+                    shard.set_place(key, |file| old.contains(&file), number, position);
                 }
             }
         }
@@ -210,8 +206,8 @@ impl KeyIndex {
             return;
         }
         let mut is_used = vec![false; self.files.len()];
-        for entry in self.shards.iter().flat_map(Shard::iter) {
-            if let Some(used) = is_used.get_mut(entry.file as usize) {
+        for (_, file) in self.shards.iter().flat_map(Shard::iter) {
+            if let Some(used) = is_used.get_mut(file as usize) {
                 *used = true;
             }
         }
@@ -233,7 +229,7 @@ impl KeyIndex {
 
     /// Whether all objects of the inventory are among those of which the hashes are in `seen`.
     pub(super) fn all_in(&self, seen: &HashSet<KeyHash>) -> bool {
-        self.shards.iter().flat_map(Shard::iter).all(|entry| entry.file == GONE || seen.contains(&entry.key))
+        self.shards.iter().flat_map(Shard::iter).all(|(key, file)| file == GONE || seen.contains(key))
     }
 }
 

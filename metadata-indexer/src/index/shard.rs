@@ -1,91 +1,246 @@
+use std::collections::HashMap;
+
 use hashbrown::HashTable;
 
 /// That by which an object is known: a part of a hash of 128 bits, of which two agree among a billion objects by a chance of one in
 /// a hundred billion.
 pub(super) type KeyHash = [u32; 3];
 
-/// 48 bytes, of words, so that no space is lost between them.
-#[derive(Debug, Clone, Copy)]
+/// What is known of one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) key: KeyHash,
     pub(super) sequence: [u32; 5],
     pub(super) e_tag: [u32; 2],
+    /// At most [`Shard::LAST_FILE`].
     pub(super) file: u32,
     /// Of what is gone, the day since 1970.
     pub(super) position: u32,
 }
 
-/// Entries by their keys. They lie close together, and the table, of which half may be empty, has their places only.
+/// Which three words of a sequence number are kept, where the others are zero: those of no store have values in more.
+const FORMS: [[usize; 3]; 10] =
+    [[0, 1, 2], [0, 1, 3], [0, 1, 4], [0, 2, 3], [0, 2, 4], [0, 3, 4], [1, 2, 3], [1, 2, 4], [1, 3, 4], [2, 3, 4]];
+
+/// The form of a sequence number that is kept whole, elsewhere.
+const WHOLE: u32 = 15;
+
+/// Where the form is, in the word of the file.
+const FORM_AT: u32 = 28;
+
+/// An entry in 40 bytes, of words, so that no space is lost between them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Packed {
+    key: KeyHash,
+    words: [u32; 3],
+    e_tag: [u32; 2],
+    /// Its number, and above it the form of the sequence number.
+    file: u32,
+    position: u32,
+}
+
+impl Packed {
+    fn file(&self) -> u32 {
+        self.file & Shard::LAST_FILE
+    }
+
+    fn form(&self) -> u32 {
+        self.file >> FORM_AT
+    }
+
+    fn set_file(&mut self, file: u32) {
+        self.file = self.form() << FORM_AT | file & Shard::LAST_FILE;
+    }
+}
+
+/// The form of a sequence number, and the words that it keeps; `None` when it has values in more.
+fn kept(sequence: &[u32; 5]) -> Option<(u32, [u32; 3])> {
+    let values = sequence.iter().filter(|word| **word != 0).count();
+    let has_all =
+        |form: &[usize; 3]| form.iter().filter(|at| sequence.get(**at).is_some_and(|word| *word != 0)).count() == values;
+    let (number, form) = (0u32..).zip(&FORMS).find(|(_, form)| has_all(form))?;
+    Some((number, form.map(|at| sequence.get(at).copied().unwrap_or_default())))
+}
+
+/// Entries by their keys. Most lie close together, in the order of the keys, which are spread evenly; those that came last are few,
+/// and are put among the others from time to time.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
-    entries: Vec<Entry>,
-    places: HashTable<u32>,
+    sorted: Vec<Packed>,
+    recent: HashTable<Packed>,
+    /// Sequence numbers of which more than three words have values.
+    whole: HashMap<KeyHash, [u32; 5]>,
 }
 
 fn slot(key: &KeyHash) -> u64 {
     u64::from(key[0]) << 32 | u64::from(key[1])
 }
 
-fn is_at(entries: &[Entry], place: u32, key: &KeyHash) -> bool {
-    entries.get(place as usize).is_some_and(|entry| entry.key == *key)
-}
-
-fn slot_at(entries: &[Entry], place: u32) -> u64 {
-    entries.get(place as usize).map_or(0, |entry| slot(&entry.key))
+/// The place of a key in entries that are sorted by it.
+fn place(entries: &[Packed], key: &KeyHash) -> Option<usize> {
+    /// Places between the one at which a key is expected and the next that is looked at.
+    const STEP: usize = 64;
+    let is_before = |at: usize| entries.get(at).is_some_and(|entry| entry.key < *key);
+    let near = (u128::from(slot(key)) * entries.len() as u128 >> 64) as usize;
+    let (mut low, mut high, mut step) = (near, near, STEP);
+    while low > 0 && !is_before(low) {
+        low = low.saturating_sub(step);
+        step *= 2;
+    }
+    step = STEP;
+    while is_before(high) {
+        high = (high + step).min(entries.len());
+        step *= 2;
+    }
+    let among = entries.get(low..entries.len().min(high + 1))?;
+    among.binary_search_by(|entry| entry.key.cmp(key)).ok().map(|at| low + at)
 }
 
 impl Shard {
-    pub(super) fn find(&self, key: &KeyHash) -> Option<&Entry> {
-        let place = self.places.find(slot(key), |place| is_at(&self.entries, *place, key))?;
-        self.entries.get(*place as usize)
+    /// The highest number of a file.
+    pub(super) const LAST_FILE: u32 = (1 << FORM_AT) - 1;
+
+    /// Of the entries, so many are recent at most; at the beginning, [`Self::FEW`].
+    const RECENT_PART: usize = 32;
+    const FEW: usize = 64;
+
+    fn packed(&self, key: &KeyHash) -> Option<&Packed> {
+        let recent = self.recent.find(slot(key), |entry| entry.key == *key);
+        recent.or_else(|| self.sorted.get(place(&self.sorted, key)?))
     }
 
-    pub(super) fn find_mut(&mut self, key: &KeyHash) -> Option<&mut Entry> {
-        let place = self.places.find(slot(key), |place| is_at(&self.entries, *place, key))?;
-        self.entries.get_mut(*place as usize)
+    fn packed_mut(&mut self, key: &KeyHash) -> Option<&mut Packed> {
+        let Self { sorted, recent, .. } = self;
+        match recent.find_mut(slot(key), |entry| entry.key == *key) {
+            Some(entry) => Some(entry),
+            None => place(sorted, key).and_then(|at| sorted.get_mut(at)),
+        }
     }
 
-    pub(super) fn insert(&mut self, new: Entry) {
-        if let Some(entry) = self.find_mut(&new.key) {
+    pub(super) fn find(&self, key: &KeyHash) -> Option<Entry> {
+        let packed = self.packed(key)?;
+        let sequence = match FORMS.get(packed.form() as usize) {
+            Some(form) => {
+                let mut sequence = [0; 5];
+                for (at, word) in form.iter().zip(packed.words) {
+                    if let Some(place) = sequence.get_mut(*at) {
+                        *place = word;
+                    }
+                }
+                sequence
+            }
+            None => *self.whole.get(key)?,
+        };
+        Some(Entry { key: *key, sequence, e_tag: packed.e_tag, file: packed.file(), position: packed.position })
+    }
+
+    pub(super) fn insert(&mut self, Entry { key, sequence, e_tag, file, position }: Entry) {
+        let (form, words) = kept(&sequence).unwrap_or((WHOLE, [0; 3]));
+        let new = Packed { key, words, e_tag, file: form << FORM_AT | file & Self::LAST_FILE, position };
+        if form == WHOLE {
+            self.whole.insert(key, sequence);
+        } else if !self.whole.is_empty() {
+            self.whole.remove(&key);
+        }
+        if let Some(entry) = self.packed_mut(&key) {
             *entry = new;
             return;
         }
-        // A shard is a part of some billions of objects at most.
-        let Ok(place) = u32::try_from(self.entries.len()) else { return };
-        if self.entries.len() == self.entries.capacity() {
-            // An eighth at a time, and not as many again.
-            self.entries.reserve_exact(self.entries.len() / 8 + 16);
+        self.recent.insert_unique(slot(&key), new, |entry| slot(&entry.key));
+        if self.recent.len() > Self::FEW.max(self.sorted.len() / Self::RECENT_PART) {
+            self.sort_recent();
         }
-        self.entries.push(new);
-        let entries = &self.entries;
-        self.places.insert_unique(slot(&new.key), place, |place| slot_at(entries, *place));
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter()
-    }
-
-    pub(super) fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
-        let before = self.entries.len();
-        self.entries.retain(keep);
-        if self.entries.len() < before {
-            self.places.clear();
-            for (place, entry) in (0u32..).zip(&self.entries) {
-                self.places.insert_unique(slot(&entry.key), place, |place| slot_at(&self.entries, *place));
+    /// Puts the recent entries among the others.
+    fn sort_recent(&mut self) {
+        let mut recent: Vec<Packed> = self.recent.drain().collect();
+        recent.sort_unstable_by_key(|entry| entry.key);
+        let mut end = self.sorted.len();
+        self.sorted.reserve_exact(recent.len());
+        self.sorted.resize(end + recent.len(), Packed::default());
+        // From the last on, so that each moves once.
+        for (before, new) in recent.iter().enumerate().rev() {
+            let at = self.sorted.get(..end).map_or(0, |rest| rest.partition_point(|entry| entry.key < new.key));
+            self.sorted.copy_within(at..end, at + before + 1);
+            if let Some(place) = self.sorted.get_mut(at + before) {
+                *place = *new;
             }
+            end = at;
         }
+    }
+
+    /// Gives the object of a key, if it is known, another place when its file is one of some.
+    pub(super) fn set_place(&mut self, key: &KeyHash, is_from: impl Fn(u32) -> bool, file: u32, position: u32) {
+        if let Some(entry) = self.packed_mut(key).filter(|entry| is_from(entry.file())) {
+            entry.set_file(file);
+            entry.position = position;
+        }
+    }
+
+    /// The keys, with the numbers of their files.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&KeyHash, u32)> {
+        self.sorted.iter().chain(&self.recent).map(|entry| (&entry.key, entry.file()))
+    }
+
+    /// Keeps the entries of which this is true for the number of their file, and their position.
+    pub(super) fn retain(&mut self, keep: impl Fn(u32, u32) -> bool) {
+        let Self { sorted, recent, whole } = self;
+        let mut keeps = |entry: &Packed| {
+            let is_kept = keep(entry.file(), entry.position);
+            if !is_kept && entry.form() == WHOLE {
+                whole.remove(&entry.key);
+            }
+            is_kept
+        };
+        sorted.retain(&mut keeps);
+        recent.retain(|entry| keeps(entry));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
 
     #[test]
     fn an_entry_has_no_holes() {
-        assert_eq!(size_of::<Entry>(), 48);
+        assert_eq!(size_of::<Packed>(), 40);
+    }
+
+    #[test]
+    fn sequence_numbers_are_kept_whatever_they_are() {
+        let mut shard = Shard::default();
+        for values in 0..1u32 << 10 {
+            // Each word is 0, small, large, or all ones.
+            let sequence = [0, 1, 2, 3, 4].map(|word| [0, 7 + word, 0x8000_0001, u32::MAX][(values >> (2 * word)) as usize % 4]);
+            for (key, file) in [([values; 3], Shard::LAST_FILE), ([0; 3], 3)] {
+                let entry = Entry { key, sequence, e_tag: [1, values], file, position: u32::MAX };
+                shard.insert(entry);
+                assert_eq!(shard.find(&key), Some(entry));
+            }
+        }
+        shard.retain(|file, _| file == 3);
+        assert_eq!((shard.iter().count(), shard.whole.len()), (1, 1));
+        shard.insert(Entry { key: [0; 3], sequence: [0, 0, 0, 0, 5], e_tag: [0; 2], file: 0, position: 0 });
+        assert!(shard.whole.is_empty());
+    }
+
+    #[test]
+    fn keys_are_found_wherever_they_are() {
+        for is_even in [true, false] {
+            let mut shard = Shard::default();
+            // Spread as hashes are, and all in one place.
+            let key =
+                |number: u32| if is_even { [number.wrapping_mul(2_654_435_761), number, 1] } else { [7, number / 3, number % 3] };
+            for number in 0..20_000 {
+                shard.insert(Entry { key: key(number), sequence: [0; 5], e_tag: [0; 2], file: 1, position: number });
+            }
+            for number in 0..20_000 {
+                assert_eq!(shard.find(&key(number)).unwrap().position, number);
+            }
+            assert!((20_000..30_000).all(|number| shard.find(&key(number)).is_none()));
+            assert!(shard.sorted.is_sorted_by_key(|entry| entry.key) && shard.sorted.len() > 19_000);
+        }
     }
 
     #[test]
@@ -94,26 +249,26 @@ mod tests {
         // Keys whose first words, by which they are looked for, are few.
         let entry = |number: u32, position| {
             let key = [number % 5, number % 7, number % 311];
-            Entry { key, sequence: [number; 5], e_tag: [0; 2], file: 0, position }
+            Entry { key, sequence: [number; 5], e_tag: [0; 2], file: number % 2, position }
         };
         for round in 0..20 {
             for number in (0..1000).filter(|number| number % 20 != round) {
                 let entry = entry(number * 7919 % 1009, round * 1000 + number);
                 shard.insert(entry);
-                model.insert(entry.key, entry.position);
+                model.insert(entry.key, entry);
             }
             if round % 3 == 2 {
-                shard.retain(|entry| entry.position % 3 != 0);
-                model.retain(|_, position| *position % 3 != 0);
+                shard.retain(|_, position| position % 3 != 0);
+                model.retain(|_, entry| entry.position % 3 != 0);
             }
-            if let Some(entry) = shard.find_mut(&[1, 1, 1]) {
+            shard.set_place(&[1, 1, 1], |file| file == 1, 1, round);
+            if let Some(entry) = model.get_mut(&[1, 1, 1]).filter(|entry| entry.file == 1) {
                 entry.position = round;
-                model.insert([1, 1, 1], round);
             }
             assert_eq!(shard.iter().count(), model.len());
             for number in 0..1009 {
                 let key = entry(number, 0).key;
-                assert_eq!(shard.find(&key).map(|entry| entry.position), model.get(&key).copied(), "{key:?}");
+                assert_eq!(shard.find(&key), model.get(&key).copied(), "{key:?}");
             }
         }
     }
