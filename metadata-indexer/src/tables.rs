@@ -172,12 +172,18 @@ pub(crate) fn options(journal: &Table) -> Result<IndexOptions> {
 
 /// The table of what was not understood, created when it is not there: most indexes need none.
 pub(crate) async fn create_dead_letters(lake: &Lakehouse, names: &TableNames) -> Result<()> {
-    let table = &names.dead_letters;
-    run(
-        lake,
-        &format!("CREATE TABLE IF NOT EXISTS {table} (received_at TIMESTAMP NOT NULL, reason STRING NOT NULL, body STRING)"),
-    )
-    .await
+    let (table, columns) = (&names.dead_letters, "received_at TIMESTAMP NOT NULL, reason STRING NOT NULL, body STRING");
+    let properties = UPKEEP.map(|(name, value)| format!("'{name}' = '{value}'")).join(", ");
+    run(lake, &format!("CREATE TABLE IF NOT EXISTS {table} ({columns}) TBLPROPERTIES ({properties})")).await
+}
+
+/// That table; `None` where everything was understood.
+pub(crate) async fn dead_letters(lake: &Lakehouse, names: &TableNames) -> Result<Option<Table>> {
+    match lake.table(&names.dead_letters).await {
+        Ok(table) => Ok(Some(table)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// Whether the source was the root of a file system that is mounted.

@@ -274,7 +274,7 @@ impl Index {
         let added = if added.num_rows() > 0 { vec![added] } else { Vec::new() };
         lake.change_rows(&table, RowChange { added, deleted, properties }).await?;
         if batch.is_multiple_of(upkeep::EVERY)
-            && let Err(error) = upkeep::keep_up(lake, &self.names.annotations).await
+            && let Err(error) = upkeep::keep_up(lake, &self.names.annotations, true).await
         {
             tracing::warn!(index = self.name, error = error.report(), "upkeep of annotations failed");
         }

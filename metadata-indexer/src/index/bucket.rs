@@ -42,9 +42,8 @@ pub(super) struct Answers {
     pub(super) refused: Vec<(ObjectId, Error)>,
 }
 
-/// Attempts to look at one object before it is done without, and the pauses between them, each twice the one before.
-const LOOKS: u32 = 3;
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The pause before an object is looked at once more, of which the store said nothing however often its client asked.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Whether an object is as it is known to be, as far as a listing tells.
 fn is_known(writer: &Writer, id: &ObjectId, change: &Change) -> bool {
@@ -222,17 +221,13 @@ impl Index {
     }
 }
 
-/// Asks for one object, some times when it fails.
+/// Asks for one object, and once more when that fails.
 async fn look_at(bucket: &Bucket, id: &ObjectId, which: Which, fetch: Fetch) -> Result<bucket::Looked> {
-    let mut pause = FIRST_PAUSE;
-    for _ in 1..LOOKS {
-        match bucket.look(id, which, fetch).await {
-            Err(error) if error.kind() != ErrorKind::Unsupported => {}
-            answer => return answer,
-        }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
+    match bucket.look(id, which, fetch).await {
+        Err(error) if error.kind() != ErrorKind::Unsupported => {}
+        answer => return answer,
     }
+    tokio::time::sleep(PAUSE).await;
     bucket.look(id, which, fetch).await
 }
 

@@ -18,8 +18,9 @@ use super::key_index;
 use super::shard::KeyHash;
 use crate::feed::stopped;
 use crate::record::ids;
+use crate::tables;
 
-/// Batches after which there is upkeep.
+/// Commits of changes, or of what was not understood, after which there is upkeep.
 pub(super) const EVERY: u64 = 16;
 
 const MIB: u64 = 1024 * 1024;
@@ -97,9 +98,9 @@ pub(super) struct Due {
 }
 
 impl Due {
-    /// Says that a batch was committed.
-    pub(super) fn add(&self, batch: u64) {
-        if batch.is_multiple_of(EVERY) {
+    /// Says that something was committed, of which this is the number.
+    pub(super) fn add(&self, number: u64) {
+        if number.is_multiple_of(EVERY) {
             self.add_upkeep(Upkeep::Batches);
         }
     }
@@ -164,6 +165,7 @@ impl Index {
             failed = self.rewrite_inventory(lake, *tier, stop).await.err().or(failed);
         }
         failed = self.write_alone(lake, async |writer| writer.expire(lake).await).await.err().or(failed);
+        failed = self.keep_up_dead_letters(lake).await.err().or(failed);
         if let Some(error) = failed {
             tracing::warn!(index = self.name, error = error.report(), "upkeep of a metadata index failed");
             self.due.put_back(upkeep);
@@ -196,6 +198,13 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    async fn keep_up_dead_letters(&self, lake: &Lakehouse) -> Result<()> {
+        match tables::dead_letters(lake, &self.names).await? {
+            Some(_) => keep_up(lake, &self.names.dead_letters, false).await,
+            None => Ok(()),
+        }
     }
 
     /// Does something with the writer, which is not used any more after an error.
@@ -231,13 +240,14 @@ async fn keys_of(group: &RewrittenGroup) -> Result<Vec<(String, Vec<KeyHash>)>> 
     Ok(files)
 }
 
-/// Puts small files together and applies deletes, and expires snapshots, of a table in which nothing depends on positions.
+/// Puts small files together and applies deletes, and expires snapshots, of a table in which nothing depends on positions; the rows of
+/// some are in the order of their keys.
 ///
 /// # Errors
 /// Those of maintenance.
-pub(super) async fn keep_up(lake: &Lakehouse, table: &str) -> Result<()> {
+pub(super) async fn keep_up(lake: &Lakehouse, table: &str, is_by_key: bool) -> Result<()> {
     for tier in TIERS {
-        for group in tier.plan(&lake.table(table).await?, true).await? {
+        for group in tier.plan(&lake.table(table).await?, is_by_key).await? {
             group.write().await?.commit().await?;
         }
     }

@@ -275,6 +275,9 @@ impl Writer {
         let before = timestamp((today - i64::from(days)).saturating_mul(DAY));
         lake.delete(&self.names.journal, &format!("record_timestamp < {before}")).await?;
         self.journal = self.unchanged_journal(lake).await?;
+        if tables::dead_letters(lake, &self.names).await?.is_some() {
+            lake.delete(&self.names.dead_letters, &format!("received_at < {before}")).await?;
+        }
         Ok(())
     }
 
@@ -402,7 +405,11 @@ impl Writer {
         }
         let rows = dead_letter_rows(lake.storage().clock().now_ms().saturating_mul(1000), dead)?;
         tables::create_dead_letters(lake, &self.names).await?;
-        lake.append_batches(&self.names.dead_letters, vec![rows]).await.map(|_| ())
+        lake.append_batches(&self.names.dead_letters, vec![rows]).await?;
+        if let Some(table) = tables::dead_letters(lake, &self.names).await? {
+            self.due.add(table.metadata().last_sequence_number().unsigned_abs());
+        }
+        Ok(())
     }
 
     /// The objects of the inventory that are not among `seen`.

@@ -9,7 +9,8 @@ use tarndb_core::{ErrorKind, Lakehouse};
 use tarndb_metadata_indexer::{EventCounts, IndexOptions, IndexState, MetadataIndexer, MetadataIndexes, Synced};
 use tarndb_testkit::naive::lines;
 
-use crate::rows;
+use crate::s3_server::{Pairs, S3Server, Version};
+use crate::{builder, rows};
 
 async fn lake_with(store: &Arc<InMemory>) -> Lakehouse {
     lake_at("memory://", store).await
@@ -300,27 +301,87 @@ async fn objects_that_cannot_be_looked_at() {
     lake.close().await;
 }
 
-/// Whatever happens how often, there are few files and few snapshots.
+/// One object of which the store says nothing, whoever asks how often, holds up nothing; a store that says nothing does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_read_for_ever() {
+    let server = S3Server::start(false).await;
+    // Events have the sequence number as the tag of a content.
+    let put = |key: &str, size: usize, sequence: u32| {
+        let (e_tag, tags) = (sequence.to_string(), Pairs::from([("cat".to_string(), "yes".to_string())]));
+        server.objects().put(key, Version { size, e_tag, tags, ..Version::default() });
+    };
+    put("broken", 1, 1);
+    put("sound", 2, 2);
+    server.objects().broken.insert("broken".to_string());
+    let lake = builder("memory://").build().await.unwrap();
+    let options = [("endpoint", server.endpoint().as_str()), ("region", "x"), ("reconcile_every", "never")]
+        .into_iter()
+        .try_fold(IndexOptions::default(), |options, (name, value)| options.with(name, value));
+    let index = lake.create_metadata_index_with("i", "s3://photos", &options.unwrap()).await.unwrap();
+    let shown = "SELECT key, size, object_tags['cat'] FROM i.inventory ORDER BY key";
+    assert_eq!(lines(&rows(&lake, shown).await), ["broken|1|NULL", "sound|2|yes"]);
+    let error = index.status().await.unwrap().last_error.unwrap();
+    assert!(error.contains("broken"), "{error}");
+    // What is told of it is heeded, and of what is only touched, nothing is known.
+    put("broken", 3, 5);
+    put("sound", 4, 6);
+    let events = [created("photos", "broken", 5, 3), created("photos", "sound", 6, 4)];
+    let counts = index.push(&message(&events)).await.unwrap();
+    assert_eq!((counts.applied, counts.dead), (2, 0));
+    let tagged = created("photos", "broken", 7, 3).replace("ObjectCreated:Put", "ObjectTagging:Put");
+    assert_eq!(index.push(&message(&[tagged])).await.unwrap().dead, 1);
+    assert_eq!(lines(&rows(&lake, shown).await), ["broken|3|NULL", "sound|4|yes"]);
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    // Nobody answers: it is not the object.
+    drop(server);
+    let error = index.push(&message(&[created("photos", "sound", 8, 5)])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(lines(&rows(&lake, shown).await), ["broken|3|NULL", "sound|4|yes"]);
+}
+
+/// Files below a folder.
+fn walk(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { walk(&path) } else { 1 }).sum()
+}
+
+/// Whatever happens how often, there are few files and few snapshots, and nothing stays behind on disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn upkeep_keeps_tables_small() {
+    let scratch = tempfile::tempdir().unwrap();
     let store = Arc::new(InMemory::new());
-    let lake = lake_with(&store).await;
+    let lake = lake_at(scratch.path().to_str().unwrap(), &store).await;
     let options = IndexOptions::default().with("fetch", "none").unwrap().with("reconcile_every", "never").unwrap();
     let index = lake.create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
+    assert_eq!(index.push("{}").await.unwrap().dead, 1);
+    let tables = ["journal", "inventory", "dead_letters"];
+    for table in tables {
+        // Not a day, and of two of them not for as long as a query may take: nobody reads here.
+        let few = if table == "dead_letters" { "86400000" } else { "1" };
+        rows(&lake, &format!("ALTER TABLE i.{table} SET TBLPROPERTIES ('history.expire.max-snapshot-age-ms' = '{few}')")).await;
+    }
     let number = |table: &str, what: &str| format!("SELECT count(*) FROM i.\"{table}${what}\"");
+    let mut on_disk = Vec::new();
     for change in 1..=300 {
-        let keys: Vec<String> =
+        let mut keys: Vec<String> =
             (0..3).map(|key| created("photos", &format!("{}", (change * 7 + key) % 50), change, change)).collect();
+        keys.push("{}".to_string());
         assert_eq!(index.push(&message(&keys)).await.unwrap().applied, 3);
         if change % 100 == 0 {
-            for table in ["journal", "inventory"] {
+            for table in tables {
                 let files: usize = lines(&rows(&lake, &number(table, "files")).await)[0].parse().unwrap();
                 assert!(files < 100, "{files} files of the {table} after {change}");
                 let snapshots: usize = lines(&rows(&lake, &number(table, "snapshots")).await)[0].parse().unwrap();
                 assert!(snapshots < 700, "{snapshots} snapshots of the {table} after {change}");
             }
+            let folders = std::fs::read_dir(scratch.path().join("i")).unwrap().map(|entry| entry.unwrap().path());
+            on_disk
+                .push(folders.filter(|path| !path.display().to_string().contains("dead")).map(|path| walk(&path)).sum::<usize>());
         }
     }
+    assert!(on_disk.iter().all(|files| *files < 600), "{on_disk:?} files on disk after 100, 200 and 300 changes");
+    index.stop().await;
+    assert_eq!(lines(&rows(&lake, "SELECT count(*) FROM i.dead_letters").await), ["301"]);
     assert_eq!(lines(&rows(&lake, "SELECT count(*), count(DISTINCT key) FROM i.inventory").await), ["50|50"]);
     assert_eq!(lines(&rows(&lake, "SELECT count(*), count(DISTINCT (key, size)) FROM i.journal").await), ["900|900"]);
     let wrong = "SELECT count(*) FROM i.inventory WHERE size <> (SELECT max(size) FROM i.journal j WHERE j.key = inventory.key)";

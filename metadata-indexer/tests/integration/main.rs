@@ -8,6 +8,7 @@ mod follow;
 mod model;
 mod others;
 mod own_source;
+mod s3_server;
 mod statements;
 
 use std::collections::BTreeMap;
