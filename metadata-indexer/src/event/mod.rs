@@ -122,20 +122,37 @@ struct Notification<'a> {
 /// `InvalidInput` for what is no JSON.
 pub(crate) fn parse(body: &[u8]) -> Result<Vec<Parsed>> {
     let mut parsed = Vec::new();
+    add_message(body, DEEPEST, &mut parsed)?;
+    Ok(parsed)
+}
+
+/// Adds the parts of a message, which may be an envelope around others.
+fn add_message(body: &[u8], depth: usize, parsed: &mut Vec<Parsed>) -> Result<()> {
+    if depth == 0 {
+        parsed.push(Parsed::Dead(Dead::new("an event lies in too many envelopes", body)));
+        return Ok(());
+    }
     // serde takes a list for an object, too.
-    let is_object = body.trim_ascii_start().starts_with(b"{");
-    if let Some(notification) = serde_json::from_slice::<Notification<'_>>(body).ok().filter(|_| is_object) {
+    let is_list = body.trim_ascii_start().starts_with(b"[");
+    if is_list && let Ok(messages) = serde_json::from_slice::<Vec<&RawValue>>(body) {
+        for message in messages {
+            let body = message.get().as_bytes();
+            if let Err(error) = add_message(body, depth - 1, parsed) {
+                parsed.push(Parsed::Dead(Dead::new(error.to_string(), body)));
+            }
+        }
+    } else if !is_list && let Ok(notification) = serde_json::from_slice::<Notification<'_>>(body) {
         parsed.reserve_exact(notification.records.len());
         for record in notification.records {
             match value(record.get().as_bytes()) {
-                Ok(event) => add(&event, s3::parse, &mut parsed),
+                Ok(event) => add(&event, s3::parse, parsed),
                 Err(error) => parsed.push(Parsed::Dead(Dead::new(error.to_string(), record.get().as_bytes()))),
             }
         }
     } else {
-        parse_value(&value(body)?, DEEPEST, &mut parsed);
+        add_event(&value(body)?, depth, parsed);
     }
-    Ok(parsed)
+    Ok(())
 }
 
 fn value(json: &[u8]) -> Result<Value<'_>> {
@@ -153,29 +170,28 @@ where
     }
 }
 
-fn parse_value(value: &Value<'_>, depth: usize, parsed: &mut Vec<Parsed>) {
+/// Adds one event of a store that tells of one at a time.
+fn add_event(value: &Value<'_>, depth: usize, parsed: &mut Vec<Parsed>) {
     let fields = Fields::of(value);
-    if depth == 0 {
-        return parsed.push(Parsed::Dead(Dead::new("an event lies in too many envelopes", value.to_string().as_bytes())));
-    }
-    match (value, fields.get("Records").and_then(Value::as_array)) {
-        (Value::Array(values), _) => values.iter().for_each(|value| parse_value(value, depth - 1, parsed)),
-        (_, Some(records)) => records.iter().for_each(|record| add(record, s3::parse, parsed)),
-        _ if fields.text("Event") == Some("s3:TestEvent") => parsed.push(Parsed::Ignored),
-        _ if fields.get("TopicArn").is_some() && fields.get("Type").is_some() => {
-            match notified(&fields).and_then(|message| self::value(message.as_bytes()).map_err(of_notification)) {
-                Ok(message) => parse_value(&message, depth - 1, parsed),
-                Err(error) => parsed.push(Parsed::Dead(Dead::of(value, &error))),
-            }
-        }
-        _ if fields.text("source") == Some("aws.s3") => add(value, |event| event_bridge::parse(event).map(Some), parsed),
-        _ if cloud_storage::is(&fields) => add(value, |event| cloud_storage::parse(event).map(Some), parsed),
-        _ if event_grid::is(&fields) => add(value, event_grid::parse, parsed),
-        _ if seaweedfs::is(&fields) => add(value, seaweedfs::parse, parsed),
-        _ => {
-            let error = Error::data_invalid("this is the event of no store that is known here");
+    if fields.text("Event") == Some("s3:TestEvent") {
+        parsed.push(Parsed::Ignored);
+    } else if fields.get("TopicArn").is_some() && fields.get("Type").is_some() {
+        let added =
+            notified(&fields).and_then(|message| add_message(message.as_bytes(), depth - 1, parsed).map_err(of_notification));
+        if let Err(error) = added {
             parsed.push(Parsed::Dead(Dead::of(value, &error)));
         }
+    } else if fields.text("source") == Some("aws.s3") {
+        add(value, |event| event_bridge::parse(event).map(Some), parsed);
+    } else if cloud_storage::is(&fields) {
+        add(value, |event| cloud_storage::parse(event).map(Some), parsed);
+    } else if event_grid::is(&fields) {
+        add(value, event_grid::parse, parsed);
+    } else if seaweedfs::is(&fields) {
+        add(value, seaweedfs::parse, parsed);
+    } else {
+        let error = Error::data_invalid("this is the event of no store that is known here");
+        parsed.push(Parsed::Dead(Dead::of(value, &error)));
     }
 }
 
