@@ -197,6 +197,7 @@ fn shown(statuses: &[IndexStatus]) -> Result<QueryResult> {
     let annotated: Int64Array =
         statuses.iter().map(|status| status.annotated.and_then(|annotated| i64::try_from(annotated).ok())).collect();
     let lags: Int64Array = statuses.iter().map(|status| status.lag_ms.and_then(|lag| i64::try_from(lag).ok())).collect();
+    let listed: Int64Array = statuses.iter().map(|status| status.listed.and_then(|listed| i64::try_from(listed).ok())).collect();
     let errors: StringArray = statuses.iter().map(|status| status.last_error.as_deref()).collect();
     result(vec![
         ("name", texts(|status| status.name.clone()), false),
@@ -205,6 +206,7 @@ fn shown(statuses: &[IndexStatus]) -> Result<QueryResult> {
         ("objects", numbers(statuses.iter().map(|status| status.objects)), false),
         ("changes", numbers(statuses.iter().map(|status| status.changes)), false),
         ("annotated", Arc::new(annotated), true),
+        ("listed", Arc::new(listed), true),
         ("events", numbers(statuses.iter().map(|status| status.events.received)), false),
         ("dead_events", numbers(statuses.iter().map(|status| status.events.dead)), false),
         ("lag_ms", Arc::new(lags), true),

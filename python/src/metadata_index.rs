@@ -74,6 +74,7 @@ impl PyMetadataIndex {
         dict.set_item("objects", status.objects)?;
         dict.set_item("changes", status.changes)?;
         dict.set_item("annotated", status.annotated)?;
+        dict.set_item("listed", status.listed)?;
         dict.set_item("events", event_counts(py, status.events)?)?;
         dict.set_item("lag_ms", status.lag_ms)?;
         dict.set_item("last_error", status.last_error)?;

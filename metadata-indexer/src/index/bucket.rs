@@ -116,12 +116,14 @@ impl Index {
     pub(super) async fn look_at_bucket(&self, lake: &Lakehouse, bucket: &Bucket) -> Result<Looked> {
         let _one = self.listing.lock().await;
         self.begin_listing();
+        let listing = self.counters.listing();
         let mut looked = Looked::default();
         let mut seen = HashSet::new();
         bucket.forget_notes();
         let mut parts = bucket.list().await?;
         while let Some(part) = parts.next().await {
             let part = part?;
+            listing.add(part.len());
             seen.extend(part.iter().map(|(id, _)| key_index::hash(id)));
             let found = part.into_iter().map(|(id, change)| (id.clone(), Some((id, change)))).collect();
             looked.add(self.record_listed(lake, bucket, found).await?);

@@ -254,6 +254,7 @@ impl Index {
             objects,
             changes,
             annotated,
+            listed: self.counters.objects_listed(),
             events: self.counters.counts(),
             lag_ms: self.counters.lag_ms(),
             last_error: error.or_else(feed_error).or_else(denied).or_else(annotation_error),

@@ -174,10 +174,10 @@ impl Index {
     /// for gone.
     pub(super) async fn look_at_folder(&self, lake: &Lakehouse, folder: &Folder) -> Result<Looked> {
         let (sender, mut listed) = mpsc::channel(2);
-        let listing = folder.clone();
-        let listing = tokio::task::spawn_blocking(move || {
-            listing.check()?;
-            listing.list("", |found| sender.blocking_send(found).is_ok());
+        let (looked_at, listing) = (folder.clone(), self.counters.listing());
+        let lists = tokio::task::spawn_blocking(move || {
+            looked_at.check()?;
+            looked_at.list("", |found| sender.blocking_send(found).is_ok());
             Ok::<(), Error>(())
         });
         let mut looked = Looked::default();
@@ -185,6 +185,7 @@ impl Index {
         while let Some(found) = listed.recv().await {
             match found {
                 Listed::Keys(keys) => {
+                    listing.add(keys.len());
                     seen.extend(keys.iter().map(|key| key_index::hash_of(key, None)));
                     looked.add(self.observe(lake, folder, keys).await?);
                 }
@@ -194,7 +195,7 @@ impl Index {
                 }
             }
         }
-        listing.await.map_err(|e| Error::internal("listing a folder ended early").with_source(e))??;
+        lists.await.map_err(|e| Error::internal("listing a folder ended early").with_source(e))??;
         let gone = {
             let mut guard = self.writer.lock().await;
             let writer = self.take_writer(lake, &mut guard).await?;

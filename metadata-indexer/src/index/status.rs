@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What an index is doing in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +41,8 @@ pub struct IndexStatus {
     pub changes: u64,
     /// Objects whose content was looked at: rows of the table `annotations`; `None` when the index has no extractors.
     pub annotated: Option<u64>,
+    /// Objects that a listing by this process has shown so far, of the source's; `None` when none is under way.
+    pub listed: Option<u64>,
     /// Events that came to this process since it opened the index.
     pub events: EventCounts,
     /// How old the newest event of the last commit was when it was in the tables, in milliseconds; `None` before the first.
@@ -101,6 +103,24 @@ impl std::ops::AddAssign for EventCounts {
 pub(super) struct Counters {
     counts: Mutex<EventCounts>,
     lag: Mutex<Option<u64>>,
+    listed: Mutex<Option<u64>>,
+}
+
+/// A listing that is under way.
+#[derive(Debug)]
+pub(super) struct Listing<'a>(&'a Counters);
+
+impl Listing<'_> {
+    /// Counts objects that it showed.
+    pub(super) fn add(&self, objects: usize) {
+        *self.0.listed().get_or_insert(0) += objects as u64;
+    }
+}
+
+impl Drop for Listing<'_> {
+    fn drop(&mut self) {
+        *self.0.listed() = None;
+    }
 }
 
 impl Counters {
@@ -112,6 +132,21 @@ impl Counters {
 
     pub(super) fn counts(&self) -> EventCounts {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Option<u64>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A listing begins, which ends with what this returns.
+    pub(super) fn listing(&self) -> Listing<'_> {
+        let listing = Listing(self);
+        listing.add(0);
+        listing
+    }
+
+    pub(super) fn objects_listed(&self) -> Option<u64> {
+        *self.listed()
     }
 
     pub(super) fn lag_ms(&self) -> Option<u64> {

@@ -6,11 +6,12 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
 use tarndb_core::{ErrorKind, Lakehouse};
-use tarndb_metadata_indexer::{EventCounts, IndexOptions, IndexState, MetadataIndexer, MetadataIndexes, Synced};
+use tarndb_metadata_indexer::{EventCounts, IndexState, MetadataIndexer, MetadataIndexes, Synced};
 use tarndb_testkit::naive::lines;
+use tokio::sync::Semaphore;
 
 use crate::s3_server::{Pairs, S3Server, Version};
-use crate::{builder, rows};
+use crate::{builder, options, rows};
 
 async fn lake_with(store: &Arc<InMemory>) -> Lakehouse {
     lake_at("memory://", store).await
@@ -207,7 +208,7 @@ async fn what_was_found_gone_by_an_old_event_stays_known() {
     let (store, scratch) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
     let location = scratch.path().to_str().unwrap();
     let lake = lake_at(location, &store).await;
-    let options = IndexOptions::default().with("reconcile_every", "never").unwrap().with("fetch", "none").unwrap();
+    let options = options(&[("fetch", "none")]);
     let index = lake.create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
     let create = message(&[created("photos", "a", 7, 5)]);
     assert_eq!(index.push(&create).await.unwrap().applied, 1);
@@ -229,7 +230,7 @@ async fn what_was_found_gone_by_an_old_event_stays_known() {
 async fn objects_are_looked_at() {
     let store = Arc::new(InMemory::new());
     let lake = lake_with(&store).await;
-    let options = IndexOptions::default().with("reconcile_every", "never").unwrap();
+    let options = options(&[]);
     let index = lake.create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
     put(&store, "a", 3).await;
     let touched = |key: &str| {
@@ -260,8 +261,7 @@ async fn upkeep_by_processes_that_write_once() {
     let scratch = tempfile::tempdir().unwrap();
     let store = Arc::new(InMemory::new());
     let open = || lake_at(scratch.path().to_str().unwrap(), &store);
-    let options = IndexOptions::default().with("fetch", "none").unwrap().with("journal_retention", "30 days").unwrap();
-    let options = options.with("reconcile_every", "never").unwrap();
+    let options = options(&[("fetch", "none"), ("journal_retention", "30 days")]);
     open().await.create_metadata_index_with("i", "gs://photos", &options).await.unwrap().stop().await;
     for change in 1..=40 {
         let index = open().await.metadata_index("i").await.unwrap();
@@ -280,7 +280,7 @@ async fn objects_that_cannot_be_looked_at() {
     let store = Arc::new(InMemory::new());
     put(&store, "a", 1).await;
     let lake = lake_with(&store).await;
-    let options = IndexOptions::default().with("reconcile_every", "never").unwrap();
+    let options = options(&[]);
     let index = lake.create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
     // `object_store` takes no such keys.
     let events = [created("photos", "folder/", 7, 5), created("photos", "x//y", 8, 6)];
@@ -314,10 +314,8 @@ async fn an_object_that_cannot_be_read_for_ever() {
     put("sound", 2, 2);
     server.objects().broken.insert("broken".to_string());
     let lake = builder("memory://").build().await.unwrap();
-    let options = [("endpoint", server.endpoint().as_str()), ("region", "x"), ("reconcile_every", "never")]
-        .into_iter()
-        .try_fold(IndexOptions::default(), |options, (name, value)| options.with(name, value));
-    let index = lake.create_metadata_index_with("i", "s3://photos", &options.unwrap()).await.unwrap();
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x")]);
+    let index = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
     let shown = "SELECT key, size, object_tags['cat'] FROM i.inventory ORDER BY key";
     assert_eq!(lines(&rows(&lake, shown).await), ["broken|1|NULL", "sound|2|yes"]);
     let error = index.status().await.unwrap().last_error.unwrap();
@@ -339,6 +337,49 @@ async fn an_object_that_cannot_be_read_for_ever() {
     assert_eq!(lines(&rows(&lake, shown).await), ["broken|3|NULL", "sound|4|yes"]);
 }
 
+/// How far a listing is, and that of one index which goes on for ever the others and the tables know nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_tells_how_far_it_is_and_holds_up_nobody() {
+    let server = S3Server::start(false).await;
+    for key in 0..100 {
+        server.objects().put(&format!("k{key}"), Version { e_tag: "t".to_string(), ..Version::default() });
+    }
+    server.parts.forget_permits(Semaphore::MAX_PERMITS - 2);
+    let lake = builder("memory://").build().await.unwrap();
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x"), ("fetch", "none")]);
+    let creates = tokio::spawn({
+        let (lake, options) = (lake.clone(), options.clone());
+        async move { lake.create_metadata_index_with("i", "s3://photos", &options).await.map(|_| ()) }
+    });
+    let status = async |name: &str| lake.metadata_indexes().await.unwrap().into_iter().find(|status| status.name == name);
+    loop {
+        let far = status("i").await.map(|status| (status.state, status.listed, status.objects));
+        if far == Some((IndexState::Backfilling, Some(80), 80)) {
+            break;
+        }
+        assert!(!creates.is_finished(), "{far:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), "a").unwrap();
+    let other = lake.create_metadata_index("other", folder.path().to_str().unwrap()).await.unwrap();
+    assert_eq!(other.status().await.unwrap().state, IndexState::Active);
+    assert_eq!(lines(&rows(&lake, "SELECT key FROM other.inventory").await), ["a"]);
+    rows(&lake, "CREATE TABLE t AS SELECT 1 AS a").await;
+    server.parts.add_permits(1);
+    creates.await.unwrap().unwrap();
+    let done = status("i").await.unwrap();
+    assert_eq!((done.state, done.listed, done.objects), (IndexState::Active, None, 100));
+    // One that fails says so, and the other follows.
+    drop(server);
+    let index = lake.metadata_index("i").await.unwrap();
+    assert_eq!(index.reconcile().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    std::fs::write(folder.path().join("b"), "b").unwrap();
+    other.sync().await.unwrap();
+    assert_eq!(lines(&rows(&lake, "SELECT key FROM other.inventory").await), ["a", "b"]);
+    lake.close().await;
+}
+
 /// Files below a folder.
 fn walk(folder: &std::path::Path) -> usize {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -351,7 +392,7 @@ async fn upkeep_keeps_tables_small() {
     let scratch = tempfile::tempdir().unwrap();
     let store = Arc::new(InMemory::new());
     let lake = lake_at(scratch.path().to_str().unwrap(), &store).await;
-    let options = IndexOptions::default().with("fetch", "none").unwrap().with("reconcile_every", "never").unwrap();
+    let options = options(&[("fetch", "none")]);
     let index = lake.create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
     assert_eq!(index.push("{}").await.unwrap().dead, 1);
     let tables = ["journal", "inventory", "dead_letters"];
@@ -396,7 +437,7 @@ async fn upkeep_beside_another_process() {
     let store = Arc::new(InMemory::new());
     let open = || lake_at(scratch.path().to_str().unwrap(), &store);
     let lakes = [open().await, open().await];
-    let options = IndexOptions::default().with("fetch", "none").unwrap().with("reconcile_every", "never").unwrap();
+    let options = options(&[("fetch", "none")]);
     let first = lakes[0].create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
     let second = lakes[1].metadata_index("i").await.unwrap();
     let pushed = [(first, 0), (second, 1)].map(|(index, at)| {

@@ -10,11 +10,11 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tarndb_core::Lakehouse;
-use tarndb_metadata_indexer::{IndexOptions, MetadataIndexes};
+use tarndb_metadata_indexer::MetadataIndexes;
 use tarndb_testkit::{Fault, FaultPlan, invariants};
 
 use crate::s3_server::{Pairs, S3Server, Version};
-use crate::{builder, rows};
+use crate::{builder, options, rows};
 
 /// Histories that are tried, of each kind; `TARNDB_SEEDS` asks for more, `TARNDB_SEED` for a single one.
 const SEEDS: u64 = 6;
@@ -289,10 +289,7 @@ async fn history(seed: u64, kind: Kind) {
         [("none", false, false), ("metadata", false, true), ("metadata,tags", true, true)][bucket.random.random_range(0..3)];
     let fetch = Fetch { tags, metadata };
     let (max_size, endpoint) = (bucket.max_size.to_string(), bucket.store.endpoint());
-    let options =
-        [("fetch", fetched), ("reconcile_every", "never"), ("max_size", &max_size), ("endpoint", &endpoint), ("region", "x")];
-    let options = options.into_iter().try_fold(IndexOptions::default(), |options, (name, value)| options.with(name, value));
-    let options = options.unwrap();
+    let options = options(&[("fetch", fetched), ("max_size", &max_size), ("endpoint", &endpoint), ("region", "x")]);
     let index = lake.create_metadata_index_with("i", "s3://b", &options).await.unwrap();
     index.stop().await;
     for _ in 0..bucket.random.random_range(3..15) {

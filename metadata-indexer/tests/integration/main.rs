@@ -19,7 +19,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use tarndb_core::{Lakehouse, LakehouseBuilder};
-use tarndb_metadata_indexer::MetadataIndexer;
+use tarndb_metadata_indexer::{IndexOptions, MetadataIndexer};
 
 fn builder(location: &str) -> LakehouseBuilder {
     Lakehouse::builder(location).with_extension(Arc::new(MetadataIndexer::default()))
@@ -28,6 +28,12 @@ fn builder(location: &str) -> LakehouseBuilder {
 async fn rows(lake: &Lakehouse, sql: &str) -> Vec<RecordBatch> {
     let result = lake.sql(sql).await.unwrap_or_else(|e| panic!("{sql}: {}", e.report()));
     result.collect().await.unwrap_or_else(|e| panic!("{sql}: {}", e.report()))
+}
+
+/// Options of an index that is listed when it is told to.
+fn options(options: &[(&str, &str)]) -> IndexOptions {
+    let options = options.iter().chain(&[("reconcile_every", "never")]);
+    options.fold(IndexOptions::default(), |options, (name, value)| options.with(name, value).unwrap())
 }
 
 /// Sizes by key, as the file system has them.

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// Objects that a listing tells of at once.
@@ -36,14 +37,14 @@ pub(crate) struct Objects {
     pub(crate) versions: BTreeMap<String, Vec<Version>>,
     /// Keys of objects of which nothing is said but in listings.
     pub(crate) broken: BTreeSet<String>,
-    /// Requests about single objects.
-    pub(crate) looked_at: usize,
 }
 
 /// A server on a free port of this machine, which ends with this.
 #[derive(Debug)]
 pub(crate) struct S3Server {
     objects: Arc<Mutex<Objects>>,
+    /// How many parts of listings it hands out.
+    pub(crate) parts: Arc<Semaphore>,
     port: u16,
     task: JoinHandle<()>,
 }
@@ -65,9 +66,10 @@ impl S3Server {
         let objects = Arc::new(Mutex::new(Objects { versioned, ..Objects::default() }));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&objects));
+        let parts = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let router = Router::new().fallback(answer).with_state((Arc::clone(&objects), Arc::clone(&parts)));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { objects, port, task }
+        Self { objects, parts, port, task }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -189,13 +191,16 @@ fn status(status: StatusCode) -> Response<Body> {
     response
 }
 
-async fn answer(State(objects): State<Arc<Mutex<Objects>>>, request: Request<Body>) -> Response<Body> {
-    let mut objects = objects.lock().unwrap();
+async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semaphore>)>, request: Request<Body>) -> Response<Body> {
     let query: Pairs = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
     let path = request.uri().path().trim_start_matches('/');
     let key = path.split_once('/').map_or("", |(_, key)| key);
     let key = percent_encoding::percent_decode_str(key).decode_utf8().unwrap().into_owned();
     let id = query.get("versionId").map(String::as_str);
+    if key.is_empty() && !query.contains_key("versioning") {
+        parts.acquire().await.unwrap().forget();
+    }
+    let objects = objects.lock().unwrap();
     if key.is_empty() {
         let has = |name: &str| query.contains_key(name);
         return match (has("versioning"), has("versions"), objects.versioned) {
@@ -205,7 +210,6 @@ async fn answer(State(objects): State<Arc<Mutex<Objects>>>, request: Request<Bod
             _ => xml(objects.list(&query)),
         };
     }
-    objects.looked_at += 1;
     if objects.broken.contains(&key) {
         return status(StatusCode::INTERNAL_SERVER_ERROR);
     }
