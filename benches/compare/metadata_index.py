@@ -4,6 +4,10 @@ how much memory and how many bytes written, and how fast one finds objects in th
 The bucket is a server in this script that answers listings and nothing else; events are S3's, handed in with `push`.
 
   python metadata_index.py --folder DIR [--objects 10000000] [--batch 50000] [--seconds 20] [--rate 10000] [--rounds 3]
+
+And, alone, what is left to look after when there is a commit each second for --seconds, of ten events among --objects:
+
+  python metadata_index.py --folder DIR --only=upkeep --seconds 3600 --objects 100000
 """
 
 import argparse
@@ -202,6 +206,35 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
         (folder / "found.json").write_text(json.dumps({"metadata": lake.table("bench.inventory").metadata_location, "objects": objects}))
 
 
+def upkeep(folder: pathlib.Path, endpoint: str, objects: int, seconds: int) -> None:
+    import tarndb
+
+    lake_folder = folder / "upkeep"
+    with tarndb.connect(lake_folder) as lake:
+        ix, source, took = index(lake, "bench", "bench-0", endpoint), Events(), []
+        ix.push(source.batch(objects, 1.0))
+        start = time.perf_counter()
+        for second in range(1, seconds + 1):
+            begun = time.perf_counter()
+            ix.push(source.batch(10, 0.1))
+            took.append(time.perf_counter() - begun)
+            if second % max(1, seconds // 12) == 0:
+                number = lambda what: lake.sql(f"SELECT count(*) FROM bench.{what}").fetchall()[0][0]
+                told = [
+                    f"{table}: {number(chr(34) + table + '$files' + chr(34))} files, {number(chr(34) + table + '$snapshots' + chr(34))} snapshots"
+                    for table in ["journal", "inventory"]
+                ]
+                files = [path for path in lake_folder.rglob("*") if path.is_file()]
+                size = sum(path.stat().st_size for path in files) / 2**20
+                print(
+                    f"after {second:,} commits: {'; '.join(told)}; {len(files):,} files on disk, {size:.0f} MiB;"
+                    f" a commit takes {statistics.median(took) * 1000:.0f} ms; {memory('VmRSS'):.0f} MiB of memory",
+                    flush=True,
+                )
+                took = []
+            time.sleep(max(0.0, start + second - time.perf_counter()))
+
+
 TAGGED = """
 CREATE TABLE bench.tagged ({columns}) PARTITIONED BY (bucket(4, key)) TBLPROPERTIES (
   'write.target-file-size-bytes' = '134217728', 'write.parquet.page-row-limit' = '2048',
@@ -297,30 +330,37 @@ def main() -> None:
     arguments.add_argument("--seconds", type=int, default=20)
     arguments.add_argument("--rate", type=int, default=10_000)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--only", choices=["serve", "backfill", "events", "tags", "lookups"])
+    arguments.add_argument("--only", choices=["serve", "backfill", "events", "upkeep", "tags", "lookups"])
     arguments.add_argument("--endpoint")
     options = arguments.parse_args()
     folder = (options.folder / "metadata-index").resolve()
     os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret")
-    match options.only:
-        case "serve":
-            return serve()
-        case "backfill":
-            return backfill(folder, options.endpoint, options.listed)
-        case "events":
-            return events(folder, options.endpoint, options.objects, options.batch, options.seconds, options.rate)
-        case "tags":
-            return tags(folder)
-        case "lookups":
-            return lookups(folder, options.rounds)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    if options.only == "serve":
+        return serve()
+    if options.endpoint:
+        match options.only:
+            case "backfill":
+                return backfill(folder, options.endpoint, options.listed)
+            case "events":
+                return events(folder, options.endpoint, options.objects, options.batch, options.seconds, options.rate)
+            case "upkeep":
+                return upkeep(folder, options.endpoint, options.objects, options.seconds)
+            case "tags":
+                return tags(folder)
+            case "lookups":
+                return lookups(folder, options.rounds)
+    # Each in a process of its own.
+    parts = [options.only] if options.only else ["backfill", "events", "tags", "lookups"]
+    for part in parts:
+        shutil.rmtree(folder / part, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     same = [f"--{name}={getattr(options, name)}" for name in ["folder", "objects", "listed", "batch", "seconds", "rate", "rounds"]]
     with subprocess.Popen([sys.executable, __file__, "--only=serve", *same], stdout=subprocess.PIPE, text=True) as server:
         try:
             endpoint = f"http://127.0.0.1:{server.stdout.readline().strip()}"
-            print(f"the same listing, read and thrown away by Python: {plain_listing(endpoint, options.listed):,.0f} objects/s", flush=True)
-            for part in ["backfill", "events", "tags", "lookups"]:
+            if "backfill" in parts:
+                print(f"the same listing, read and thrown away by Python: {plain_listing(endpoint, options.listed):,.0f} objects/s", flush=True)
+            for part in parts:
                 subprocess.run([sys.executable, __file__, f"--only={part}", f"--endpoint={endpoint}", *same], check=True)
         finally:
             server.kill()

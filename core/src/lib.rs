@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod bloom_filters;
 mod byte_cache;
 mod error;
 mod extension;

@@ -30,6 +30,9 @@ const UPKEEP: [(&str, &str); 5] = [
 /// keys and tags of contents, each of which is there once, would be of no use and as large as it may be.
 const LOOK_UPS: &str = "'write.parquet.page-row-limit' = '2048', 'write.parquet.dict-size-bytes' = '65536'";
 
+/// Table property of all that have keys: most files have none that is asked for, and their bloom filters tell.
+const KEYS: &str = "'write.parquet.bloom-filter-enabled.column.key' = 'true'";
+
 /// Table property of `tarndb_core`: columns of whose values data files tell the rows, and those of each table.
 const BITMAP_COLUMNS: &str = "tarndb.bitmap-columns";
 const INVENTORY_BITMAPS: &str = "object_tags,user_metadata,storage_class";
@@ -109,7 +112,7 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source
         properties.iter().map(|(name, value)| format!("'{}' = '{}'", text(name), text(value))).collect();
     let properties = properties.join(", ");
     let by_key = |columns: &str, bitmaps: &str| {
-        let properties = format!("TBLPROPERTIES ({properties}, {LOOK_UPS}, '{BITMAP_COLUMNS}' = '{bitmaps}')");
+        let properties = format!("TBLPROPERTIES ({properties}, {KEYS}, {LOOK_UPS}, '{BITMAP_COLUMNS}' = '{bitmaps}')");
         format!("({KEY_COLUMNS}, {columns}) PARTITIONED BY (bucket({INVENTORY_BUCKETS}, key)) {properties}")
     };
     let mut statements = vec![(inventory, by_key(OBJECT_COLUMNS, INVENTORY_BITMAPS))];
@@ -120,7 +123,8 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source
         "{KEY_COLUMNS}, record_type STRING NOT NULL, record_timestamp TIMESTAMP NOT NULL, {OBJECT_COLUMNS}, \
          requester STRING, source_ip_address STRING, request_id STRING"
     );
-    statements.push((journal, format!("({columns}) PARTITIONED BY (day(record_timestamp)) TBLPROPERTIES ({properties})")));
+    statements
+        .push((journal, format!("({columns}) PARTITIONED BY (day(record_timestamp)) TBLPROPERTIES ({properties}, {KEYS})")));
     let mut made = Vec::new();
     for (table, definition) in statements {
         if let Err(error) = run(lake, &format!("CREATE TABLE {table} {definition}")).await {

@@ -16,11 +16,12 @@ use roaring::RoaringTreemap;
 use tarndb_catalog::Result;
 
 use super::plan::ScanTask;
+use crate::bloom_filters::filtered_columns;
 use crate::error::engine_error;
 use crate::positions::{Directory, Embedded, Found, PositionsByFile, ValueColumns, decode_positions};
 use crate::table::{Environment, Table};
 
-/// What filters ask of columns of which data files tell the rows by value.
+/// What filters ask of columns of which data files tell the rows by value, or by bloom filters that they have none.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
     /// One of some values, in a column or in a key of a map.
@@ -42,7 +43,7 @@ struct Columns<'a> {
 impl Lookup {
     /// What filters ask of a table, all of which have to hold; `None` when that is nothing that its files tell.
     pub(super) fn of<'a>(table: &Table, filters: impl Iterator<Item = &'a Arc<dyn PhysicalExpr>>) -> Option<Self> {
-        let ids: HashSet<i32> = ValueColumns::of(table.metadata()).ids().collect();
+        let ids: HashSet<i32> = ValueColumns::of(table.metadata()).ids().chain(filtered_columns(table.metadata())).collect();
         if ids.is_empty() {
             return None;
         }
@@ -63,7 +64,45 @@ impl Lookup {
         Some(Self::All(flat.collect()))
     }
 
-    /// The rows of the task's file that may match; `None` when any may.
+    /// Whether any row of the task's file may match, as far as bloom filters tell.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub(super) fn may_match<'a>(
+        &'a self,
+        env: &'a Environment,
+        task: &'a ScanTask,
+        reader: &'a mut (dyn AsyncFileReader + Send),
+        footer: &'a ParquetMetaData,
+    ) -> BoxFuture<'a, Result<bool>> {
+        async move {
+            match self {
+                Self::Value { key: Some(_), .. } => Ok(true),
+                Self::Value { column, key: None, values } => {
+                    env.bloom_filters.may_have(&task.path, reader, footer, (*column, values)).await
+                }
+                Self::All(lookups) => {
+                    for lookup in lookups {
+                        if !lookup.may_match(env, task, reader, footer).await? {
+                            return Ok(false);
+                        }
+                    }
+                    Ok(true)
+                }
+                Self::Any(lookups) => {
+                    for lookup in lookups {
+                        if lookup.may_match(env, task, reader, footer).await? {
+                            return Ok(true);
+                        }
+                    }
+                    Ok(false)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    /// The rows of the task's file that may match by their values; `None` when any may.
     ///
     /// # Errors
     /// `DataInvalid` for sets that are damaged; the storage's.
@@ -175,7 +214,10 @@ impl Sets<'_> {
 impl Columns<'_> {
     fn lookup(&self, filter: &Arc<dyn PhysicalExpr>) -> Option<Lookup> {
         if let Some(list) = filter.downcast_ref::<InListExpr>() {
-            let values = list.list().iter().map(text).collect::<Option<Vec<_>>>()?;
+            // NULL is none that a row has.
+            let is_null =
+                |expr: &&Arc<dyn PhysicalExpr>| expr.downcast_ref::<Literal>().is_some_and(|literal| literal.value().is_null());
+            let values = list.list().iter().filter(|expr| !is_null(expr)).map(text).collect::<Option<Vec<_>>>()?;
             return if list.negated() { None } else { self.value(list.expr(), values) };
         }
         let binary = filter.downcast_ref::<BinaryExpr>()?;

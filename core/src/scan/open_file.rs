@@ -157,6 +157,9 @@ impl Opening {
         footer: &ParquetMetaData,
     ) -> EngineResult<Option<RoaringTreemap>> {
         let Some(lookup) = &self.source.lookup else { return Ok(None) };
+        if !lookup.may_match(self.source.table.env(), task, reader, footer).await.map_err(to_engine_error)? {
+            return Ok(Some(RoaringTreemap::new()));
+        }
         let found = lookup.rows(self.source.table.env(), task, reader, footer).await.map_err(to_engine_error)?;
         let rows = u64::try_from(footer.file_metadata().num_rows()).unwrap_or(0);
         let is_few = |found: &RoaringTreemap| found.len() <= rows / FEW_ROWS && runs(found) <= rows / FEW_RUNS;

@@ -5,6 +5,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 use tarndb_catalog::{Catalog, Storage};
 
 use super::memory::MEMORY_POOL;
+use crate::bloom_filters::BloomFilterCache;
 use crate::manifest::ManifestCache;
 use crate::positions::PositionCache;
 
@@ -14,6 +15,7 @@ pub(crate) struct Environment {
     pub(crate) storage: Storage,
     pub(crate) manifests: ManifestCache,
     pub(crate) positions: PositionCache,
+    pub(crate) bloom_filters: BloomFilterCache,
     /// For whatever grows with the data and belongs to no session; sessions begin with it.
     pub(crate) memory: Arc<dyn MemoryPool>,
 }
@@ -22,15 +24,17 @@ impl Environment {
     pub(crate) fn new(catalog: Arc<dyn Catalog>) -> Self {
         let storage = catalog.storage().clone();
         let (manifests, positions) = (ManifestCache::new(storage.clone()), PositionCache::new(storage.root()));
-        Self { catalog, manifests, positions, storage, memory: Arc::clone(&MEMORY_POOL) }
+        let bloom_filters = BloomFilterCache::new(storage.root());
+        Self { catalog, manifests, positions, bloom_filters, storage, memory: Arc::clone(&MEMORY_POOL) }
     }
 
     /// For a table in another storage, which is not in the catalog.
     pub(crate) fn with_storage(&self, storage: Storage) -> Self {
         let manifests = self.manifests.for_storage(storage.clone());
         let positions = self.positions.for_root(storage.root());
+        let bloom_filters = self.bloom_filters.for_root(storage.root());
         let (catalog, memory) = (Arc::clone(&self.catalog), Arc::clone(&self.memory));
-        Self { catalog, manifests, positions, storage, memory }
+        Self { catalog, manifests, positions, bloom_filters, storage, memory }
     }
 }
 

@@ -73,7 +73,11 @@ async fn compare(lake: &Lakehouse, random: &mut StdRng, predicates: usize) -> us
 async fn rows_are_found_by_value() {
     let tables = [
         ("", "'format-version' = '2'", false),
-        ("PARTITIONED BY (bucket(2, id))", "'format-version' = '3'", false),
+        (
+            "PARTITIONED BY (bucket(2, id))",
+            "'format-version' = '3', 'write.parquet.bloom-filter-enabled.column.kind' = 'true'",
+            false,
+        ),
         (
             "PARTITIONED BY (bucket(2, kind))",
             "'write.parquet.row-group-size-bytes' = '20000', 'write.parquet.page-row-limit' = '100'",
@@ -130,6 +134,54 @@ async fn rows_are_found_by_value() {
         let rare = expected(&all, "tags['rare'] = 'r1'").await.len();
         assert_eq!(number(&lake, query).await, i64::try_from(rare).unwrap());
     }
+}
+
+/// Files that have none of the values by their bloom filters are not opened, however their bounds lie.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_without_a_value_are_not_opened() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    let insert = |part: usize| {
+        let kind = format!("CASE WHEN value = 7 THEN NULL ELSE 'k' || ((value * 20 + {part}) * 7919 % 999983) END");
+        format!("INSERT INTO t (id, kind) SELECT value * 20 + {part}, {kind} FROM generate_series(0, 99)")
+    };
+    run(&lake, &["CREATE TABLE t (id BIGINT, kind STRING)", &insert(0)]).await;
+    run(&lake, &["ALTER TABLE t SET TBLPROPERTIES ('write.parquet.bloom-filter-enabled.column.kind' = 'true')"]).await;
+    for part in 1..12 {
+        run(&lake, &[&insert(part)]).await;
+    }
+    let kind = |id: usize| format!("'k{}'", id * 7919 % 999_983);
+    let opened = async |predicate: &str| {
+        let query = format!("SELECT id, kind FROM t WHERE {predicate}");
+        let all = naive::read(lake.storage(), &lake.table("t").await.unwrap()).await;
+        let plan = lines(&rows(&lake, &format!("EXPLAIN ANALYZE {query}")).await.unwrap()).join("\n");
+        for _ in 0..2 {
+            assert_eq!(lines(&rows(&lake, &query).await.unwrap()), expected(&all, predicate).await, "{query}");
+        }
+        let pruned = plan.split("iceberg_files_pruned_while_running=").nth(1).unwrap();
+        12 - pruned.split([',', ']']).next().unwrap().trim().parse::<usize>().unwrap()
+    };
+    // The first file has no filter. One other of a hundred lets a value through that it has not.
+    let (first, third) = (kind(40 * 20 + 5), kind(11 * 20 + 9));
+    assert!(opened(&format!("kind = {first}")).await <= 3);
+    assert!(opened(&format!("{first} = kind")).await <= 3);
+    assert!(opened(&format!("kind IN ({first}, {third}, NULL, 'k')")).await <= 4);
+    assert!(opened(&format!("kind = {first} OR (kind = {third} AND id < 1000)")).await <= 4);
+    assert!(opened("kind = 'k5 nowhere' AND id > 5").await <= 2);
+    for all in [
+        &format!("kind = {first} OR id = 46"),
+        &format!("kind <> {first}"),
+        &format!("NOT (kind = {first})"),
+        &format!("kind > {first} OR kind = {first}"),
+        "kind IS NULL",
+    ] {
+        assert_eq!(opened(all).await, 12, "{all}");
+    }
+    // Columns are known by their ids, whatever they are called and whatever came after the files.
+    run(&lake, &["ALTER TABLE t RENAME COLUMN kind TO sort", "ALTER TABLE t ADD COLUMN kind STRING"]).await;
+    assert_eq!(lines(&rows(&lake, &format!("SELECT id FROM t WHERE kind = {first}")).await.unwrap()), Vec::<String>::new());
+    assert_eq!(lines(&rows(&lake, &format!("SELECT id FROM t WHERE sort = {first}")).await.unwrap()), ["805"]);
+    run(&lake, &["ALTER TABLE t SET TBLPROPERTIES ('write.parquet.bloom-filter-enabled.column.sort' = 'true')"]).await;
+    assert_eq!(lines(&rows(&lake, &format!("SELECT id FROM t WHERE sort = {first}")).await.unwrap()), ["805"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

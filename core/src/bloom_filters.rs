@@ -1,0 +1,101 @@
+//! Bloom filters of data files, kept in memory: a file that has none of the values which a query asks for need not be opened.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use iceberg::spec::TableMetadata;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::bloom_filter::Sbbf;
+use parquet::file::metadata::ParquetMetaData;
+use tarndb_catalog::Result;
+
+use crate::byte_cache::ByteCache;
+use crate::error::engine_error;
+use crate::table::properties;
+
+/// Memory for filters that a query may need again, in bytes.
+const BUDGET: u64 = 64 * 1024 * 1024;
+
+/// A column of a data file: the root of its table, its path, and the place of the column in it.
+type FileColumn = (String, String, usize);
+
+/// Bloom filters, shared by all tables and queries of a lake.
+///
+/// Data files are immutable and their names are unique, so nothing here goes stale.
+#[derive(Debug)]
+pub(crate) struct BloomFilterCache {
+    root: String,
+    /// One for each row group; `None` where not all have one.
+    filters: ByteCache<FileColumn, Option<Arc<Vec<Sbbf>>>>,
+}
+
+/// The text columns that a table's files have filters of, by its properties.
+pub(crate) fn filtered_columns(metadata: &TableMetadata) -> impl Iterator<Item = i32> {
+    let is_enabled = |name: &str| {
+        let key = format!("{}{name}", properties::PARQUET_BLOOM_FILTER_COLUMN_PREFIX);
+        properties::get_or(metadata, &key, false).unwrap_or(false)
+    };
+    let is_text = |field_type: &iceberg::spec::Type| {
+        matches!(field_type, iceberg::spec::Type::Primitive(iceberg::spec::PrimitiveType::String))
+    };
+    let fields = metadata.current_schema().as_struct().fields().iter();
+    fields.filter(move |field| is_text(&field.field_type) && is_enabled(&field.name)).map(|field| field.id)
+}
+
+impl BloomFilterCache {
+    /// For tables below this root.
+    pub(crate) fn new(root: &str) -> Self {
+        Self { root: root.to_string(), filters: ByteCache::new(BUDGET) }
+    }
+
+    /// The same cache for tables below another root.
+    pub(crate) fn for_root(&self, root: &str) -> Self {
+        Self { root: root.to_string(), filters: self.filters.clone() }
+    }
+
+    /// Whether any row of a data file may have one of these texts in the column of this id; true where its filters do not tell.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub(crate) async fn may_have(
+        &self,
+        path: &str,
+        reader: &mut (dyn AsyncFileReader + Send),
+        footer: &ParquetMetaData,
+        (id, values): (i32, &[String]),
+    ) -> Result<bool> {
+        let columns = footer.file_metadata().schema_descr().columns();
+        let has_id = |info: &parquet::schema::types::BasicTypeInfo| info.has_id() && info.id() == id;
+        let Some(column) = columns.iter().position(|column| has_id(column.self_type().get_basic_info())) else { return Ok(true) };
+        let key = (self.root.clone(), path.to_string(), column);
+        let filters = match self.filters.get(&key).await {
+            Some(known) => known,
+            None => {
+                let read = read(path, reader, footer, column).await?.map(Arc::new);
+                let bytes = read.iter().flat_map(|filters| filters.iter()).map(|filter| filter.num_blocks() * 32).sum::<usize>();
+                self.filters.put(key, read.clone(), path.len() + bytes).await;
+                read
+            }
+        };
+        let may_have = |filter: &Sbbf| values.iter().any(|value| filter.check(value.as_str()));
+        Ok(filters.is_none_or(|filters| filters.iter().any(may_have)))
+    }
+}
+
+/// The filters of a column; `None` where a row group has none, or one that is not understood.
+async fn read(
+    path: &str,
+    reader: &mut (dyn AsyncFileReader + Send),
+    footer: &ParquetMetaData,
+    column: usize,
+) -> Result<Option<Vec<Sbbf>>> {
+    let range = |group: &parquet::file::metadata::RowGroupMetaData| {
+        let column = group.columns().get(column)?;
+        let start = u64::try_from(column.bloom_filter_offset()?).ok()?;
+        Some(start..start.checked_add(u64::try_from(column.bloom_filter_length()?).ok()?)?)
+    };
+    let Some(ranges) = footer.row_groups().iter().map(range).collect::<Option<Vec<Range<u64>>>>() else { return Ok(None) };
+    let blobs = reader.get_byte_ranges(ranges).await.map_err(|e| engine_error(e.into()))?;
+    let filters = blobs.iter().map(|blob| Sbbf::from_bytes(blob)).collect::<std::result::Result<Vec<_>, _>>();
+    Ok(filters.inspect_err(|error| tracing::debug!(path, %error, "a bloom filter is not understood")).ok())
+}
