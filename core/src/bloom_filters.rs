@@ -59,7 +59,7 @@ impl BloomFilterCache {
     /// The storage's.
     pub(crate) async fn may_have(
         &self,
-        path: &str,
+        (path, size): (&str, u64),
         reader: &mut (dyn AsyncFileReader + Send),
         footer: &ParquetMetaData,
         (id, values): (i32, &[String]),
@@ -71,7 +71,7 @@ impl BloomFilterCache {
         let filters = match self.filters.get(&key).await {
             Some(known) => known,
             None => {
-                let read = read(path, reader, footer, column).await?.map(Arc::new);
+                let read = read((path, size), reader, footer, column).await?.map(Arc::new);
                 let bytes = read.iter().flat_map(|filters| filters.iter()).map(|filter| filter.num_blocks() * 32).sum::<usize>();
                 self.filters.put(key, read.clone(), path.len() + bytes).await;
                 read
@@ -84,7 +84,7 @@ impl BloomFilterCache {
 
 /// The filters of a column; `None` where a row group has none, or one that is not understood.
 async fn read(
-    path: &str,
+    (path, size): (&str, u64),
     reader: &mut (dyn AsyncFileReader + Send),
     footer: &ParquetMetaData,
     column: usize,
@@ -92,10 +92,12 @@ async fn read(
     let range = |group: &parquet::file::metadata::RowGroupMetaData| {
         let column = group.columns().get(column)?;
         let start = u64::try_from(column.bloom_filter_offset()?).ok()?;
-        Some(start..start.checked_add(u64::try_from(column.bloom_filter_length()?).ok()?)?)
+        let end = start.checked_add(u64::try_from(column.bloom_filter_length()?).ok()?)?;
+        (end <= size).then_some(start..end)
     };
     let Some(ranges) = footer.row_groups().iter().map(range).collect::<Option<Vec<Range<u64>>>>() else { return Ok(None) };
     let blobs = reader.get_byte_ranges(ranges).await.map_err(|e| engine_error(e.into()))?;
     let filters = blobs.iter().map(|blob| Sbbf::from_bytes(blob)).collect::<std::result::Result<Vec<_>, _>>();
-    Ok(filters.inspect_err(|error| tracing::debug!(path, %error, "a bloom filter is not understood")).ok())
+    let filters = filters.inspect_err(|error| tracing::debug!(path, %error, "a bloom filter is not understood")).ok();
+    Ok(filters.filter(|filters| filters.iter().all(|filter| filter.num_blocks() > 0)))
 }

@@ -136,7 +136,8 @@ impl MetadataIndexer {
             match self.index(lake, &namespace).await {
                 Ok(index) => statuses.push(index.status(lake).await.unwrap_or_else(|e| index.failed_status(&e))),
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+                // One that cannot be read does not hide the others.
+                Err(e) => statuses.push(IndexStatus::failed(&namespace, &e)),
             }
         }
         Ok(statuses)

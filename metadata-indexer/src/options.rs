@@ -106,7 +106,7 @@ impl IndexOptions {
         self.hook()?;
         self.fetch()?;
         self.extract()?;
-        if self.endpoint().is_some_and(|endpoint| endpoint.contains('@')) {
+        if self.endpoint().is_some_and(|endpoint| endpoint.contains(['@', '?', '#'])) {
             return Err(Error::invalid_input("the option `endpoint` of a metadata index has no place for credentials"));
         }
         self.reconcile_every()?;

@@ -103,6 +103,11 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source
             _ => {}
         }
     }
+    let is_foreign = |table: &Table| self::source(table).is_none();
+    if lake_table(lake, &names.dead_letters).await?.as_ref().is_some_and(is_foreign) {
+        let message = format!("the table {} is none of a metadata index, which needs its name", names.dead_letters);
+        return Err(Error::new(ErrorKind::AlreadyExists, message));
+    }
     let mut properties = vec![(SOURCE.to_string(), source.url())];
     properties.extend(UPKEEP.map(|(name, value)| (name.to_string(), value.to_string())));
     properties.extend(source.is_mounted().then(|| (MOUNTED.to_string(), "true".to_string())));
@@ -141,13 +146,11 @@ pub(crate) async fn create(lake: &Lakehouse, names: &TableNames, source: &Source
 /// Drops the tables of an index with their files, and its namespace when nothing else is in it. The journal goes last: until then
 /// there is the index.
 pub(crate) async fn drop(lake: &Lakehouse, names: &TableNames) -> Result<()> {
-    // Without extractors, a table of this name is somebody's own.
-    let annotations = match lake.table(&names.annotations).await {
-        Ok(table) => source(&table).is_some().then_some(&names.annotations),
-        Err(e) if e.kind() == ErrorKind::NotFound => None,
-        Err(e) => return Err(e),
-    };
-    for table in [Some(&names.dead_letters), annotations, Some(&names.inventory), Some(&names.journal)].into_iter().flatten() {
+    for table in [&names.dead_letters, &names.annotations, &names.inventory, &names.journal] {
+        // Where an index has none of this name, it is somebody's own.
+        if lake_table(lake, table).await?.as_ref().and_then(source).is_none() {
+            continue;
+        }
         match lake.drop_table(table, true).await {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -157,6 +160,14 @@ pub(crate) async fn drop(lake: &Lakehouse, names: &TableNames) -> Result<()> {
         run(lake, &format!("DROP NAMESPACE {}", names.namespace)).await?;
     }
     Ok(())
+}
+
+async fn lake_table(lake: &Lakehouse, name: &str) -> Result<Option<Table>> {
+    match lake.table(name).await {
+        Ok(table) => Ok(Some(table)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// What the index is about that this table is of; `None` when it is of none.
@@ -175,19 +186,17 @@ pub(crate) fn options(journal: &Table) -> Result<IndexOptions> {
 }
 
 /// The table of what was not understood, created when it is not there: most indexes need none.
-pub(crate) async fn create_dead_letters(lake: &Lakehouse, names: &TableNames) -> Result<()> {
+pub(crate) async fn create_dead_letters(lake: &Lakehouse, names: &TableNames, source: &str) -> Result<()> {
     let (table, columns) = (&names.dead_letters, "received_at TIMESTAMP NOT NULL, reason STRING NOT NULL, body STRING");
-    let properties = UPKEEP.map(|(name, value)| format!("'{name}' = '{value}'")).join(", ");
+    let properties = std::iter::once((SOURCE, source)).chain(UPKEEP);
+    let properties: Vec<String> = properties.map(|(name, value)| format!("'{name}' = '{}'", value.replace('\'', "''"))).collect();
+    let properties = properties.join(", ");
     run(lake, &format!("CREATE TABLE IF NOT EXISTS {table} ({columns}) TBLPROPERTIES ({properties})")).await
 }
 
 /// That table; `None` where everything was understood.
 pub(crate) async fn dead_letters(lake: &Lakehouse, names: &TableNames) -> Result<Option<Table>> {
-    match lake.table(&names.dead_letters).await {
-        Ok(table) => Ok(Some(table)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
+    Ok(lake_table(lake, &names.dead_letters).await?.filter(|table| source(table).is_some()))
 }
 
 /// Whether the source was the root of a file system that is mounted.

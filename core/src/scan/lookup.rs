@@ -79,7 +79,7 @@ impl Lookup {
             match self {
                 Self::Value { key: Some(_), .. } => Ok(true),
                 Self::Value { column, key: None, values } => {
-                    env.bloom_filters.may_have(&task.path, reader, footer, (*column, values)).await
+                    env.bloom_filters.may_have((&task.path, task.file_size), reader, footer, (*column, values)).await
                 }
                 Self::All(lookups) => {
                     for lookup in lookups {

@@ -51,6 +51,9 @@ pub(crate) trait Objects: fmt::Debug + Send + Sync {
     async fn list(&self, prefix: &str) -> Result<BoxStream<'_, Result<Vec<Present>>>>;
 
     /// An object with what the listing does not tell of it; `None` when it is not there.
+    ///
+    /// # Errors
+    /// `Unsupported` for one that is not ours to look at; `DataInvalid` when the store fails, which it may do at this object only.
     async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>>;
 
     /// Some bytes of an object; `None` when it is gone, or its tag is another than `e_tag`.
@@ -63,6 +66,9 @@ pub(crate) trait Objects: fmt::Debug + Send + Sync {
     fn denied(&self) -> Option<String> {
         None
     }
+
+    /// Forgets what was not allowed: it may be by now.
+    fn forget_denied(&self) {}
 }
 
 /// One content of an object of a bucket.
@@ -185,7 +191,8 @@ impl Bucket {
     /// An object now, with what the options say.
     ///
     /// # Errors
-    /// As [`Bucket::list`].
+    /// As [`Bucket::list`]; `Unsupported` for an object that is not ours to look at; `DataInvalid` when the store fails, which it may do at
+    /// this object only.
     pub(crate) async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Looked> {
         Ok(match self.objects().await?.look(id, which, fetch).await.map_err(of_store)? {
             None => Looked::Gone,
@@ -218,6 +225,7 @@ impl Bucket {
 
     /// Forgets what was remembered.
     pub(crate) fn forget_notes(&self) {
+        self.objects.get().iter().for_each(|objects| objects.forget_denied());
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 

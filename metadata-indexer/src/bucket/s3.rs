@@ -220,10 +220,22 @@ impl S3 {
             Err(error) if matches!(status(&error), Some(403 | 405 | 501)) => {
                 self.deny("tags are left out", &failed("tags of objects cannot be read", error));
             }
-            Err(error) => return Err(failed("tags of an object cannot be read", error).with_context("key", &id.key)),
+            Err(error) => return Err(failed_at(&id.key, "tags of an object cannot be read", error)),
         }
         Ok(())
     }
+}
+
+/// What went wrong when an object was asked for: at this object, or when the store asks for patience, or cannot be reached.
+fn failed_at<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(
+    key: &str,
+    what: &str,
+    error: SdkError<E, HttpResponse>,
+) -> Error {
+    let is_own = status(&error) == Some(500);
+    let error = failed(what, error);
+    let error = if is_own { Error::data_invalid(error.to_string()).with_source(error) } else { error };
+    error.with_context("key", key)
 }
 
 /// The version that says that an object is deleted, when it is the newest one: told in headers.
@@ -287,7 +299,7 @@ impl Objects for S3 {
                 self.deny("objects are indexed as far as listings tell", &failed("an object cannot be read", error));
                 self.look_by_listing(id, unversioned).await
             }
-            Err(error) => Err(failed("an object cannot be read", error).with_context("key", &id.key)),
+            Err(error) => Err(failed_at(&id.key, "an object cannot be read", error)),
         }
     }
 
@@ -325,5 +337,9 @@ impl Objects for S3 {
 
     fn denied(&self) -> Option<String> {
         self.denied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn forget_denied(&self) {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

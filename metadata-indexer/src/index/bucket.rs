@@ -1,5 +1,5 @@
 use std::collections::{HashMap, HashSet};
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -42,13 +42,24 @@ pub(super) struct Answers {
     pub(super) refused: Vec<(ObjectId, Error)>,
 }
 
-/// The pause before an object is looked at once more, of which the store said nothing however often its client asked.
+/// Objects that are remembered at most because the store said nothing of them.
+const UNREAD_AT_MOST: usize = 100_000;
+
+/// The pause before an object is looked at once more, at which the store failed however often its client asked.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Whether an object is as it is known to be, as far as a listing tells.
+/// Whether an object has the content that it is known to have.
 fn is_known(writer: &Writer, id: &ObjectId, change: &Change) -> bool {
     let e_tag = change.state().and_then(|state| state.e_tag.as_deref());
     writer.known(id).is_some_and(|known| known.has_e_tag(e_tag))
+}
+
+/// Whether it is as it is known to be, as far as a listing tells.
+fn is_as_listed(writer: &Writer, id: &ObjectId, change: &Change) -> bool {
+    match change {
+        Change::Created(state) => writer.known(id).is_some_and(|known| known.is_as_listed(state)),
+        _ => is_known(writer, id, change),
+    }
 }
 
 /// A sequence number for what was found by looking at a time in microseconds since 1970: after what is known, and before what the store
@@ -86,27 +97,37 @@ impl Index {
         }
     }
 
+    fn unread(&self) -> MutexGuard<'_, HashSet<KeyHash>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks the store for objects. One of which it says nothing for long, while it answers otherwise, does not hold up the others.
     ///
     /// # Errors
-    /// Those that the next attempt may not have: the store answers nothing.
+    /// Those that the next attempt may not have: the store cannot be reached, or asks for patience.
     pub(super) async fn look(&self, bucket: &Bucket, ids: Vec<ObjectId>, which: Which, fetch: Fetch) -> Result<Answers> {
         let asked = stream::iter(ids).map(|id| async move { (look_at(bucket, &id, which, fetch).await, id) });
         let mut asked = asked.buffer_unordered(LOOKED_AT_ONCE);
-        let (mut answers, mut is_up) = (Answers::default(), false);
+        let mut answers = Answers::default();
         while let Some((answer, id)) = asked.next().await {
             match answer {
-                Ok(looked) => answers.found.push((id, looked)),
-                Err(error) => {
-                    if error.kind() != ErrorKind::Unsupported && !is_up {
-                        is_up = bucket.answers().await;
-                        if !is_up {
-                            return Err(error);
-                        }
-                    }
+                Ok(looked) => {
+                    self.unread().remove(&key_index::hash(&id));
+                    answers.found.push((id, looked));
+                }
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
                     bucket.note(&error);
                     answers.refused.push((id, error));
                 }
+                Err(error) if error.kind() == ErrorKind::DataInvalid && bucket.answers().await => {
+                    bucket.note(&error);
+                    let mut unread = self.unread();
+                    if unread.len() < UNREAD_AT_MOST {
+                        unread.insert(key_index::hash(&id));
+                    }
+                    answers.refused.push((id, error));
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(answers)
@@ -160,7 +181,7 @@ impl Index {
         let (mut found, mut unsure) = (Vec::new(), Vec::new());
         for (id, present) in listed {
             let as_known = match &present {
-                Some((id, change)) => is_known(&writer, id, change),
+                Some((id, change)) => is_as_listed(&writer, id, change) && !self.unread().contains(&key_index::hash(id)),
                 None => writer.known(&id).is_none(),
             };
             let to_fetch = matches!(&present, Some((_, Change::Created(_)))) && (fetch.metadata || fetch.tags);
@@ -193,10 +214,23 @@ impl Index {
             }
         }
         writer.recall(lake, found.iter().map(|(id, _)| (id, i64::MIN))).await?;
+        // Of the same content, something else may be known: a class, or metadata that a copy onto itself gave it.
+        let same = found.iter().filter_map(|(_, present)| present.as_ref());
+        let same = same.filter(|(id, change)| is_known(&writer, id, change)).map(|(id, _)| id.clone()).collect();
+        let states = writer.states(lake, &same).await?;
         let now = lake.storage().clock().now_ms().saturating_mul(1000);
         let (mut records, mut synced) = (Vec::new(), Synced::default());
         for (id, present) in found {
             let change = match (present, writer.known(&id)) {
+                (Some((id, Change::Created(state))), _) if is_known(&writer, &id, &Change::Created(state.clone())) => {
+                    let Some(known) = states.get(&id) else { continue };
+                    let state = state.or(known);
+                    if state == *known {
+                        continue;
+                    }
+                    synced.overwritten += 1;
+                    Change::MetadataUpdated(state)
+                }
                 (Some((id, change)), _) if is_known(&writer, &id, &change) => continue,
                 (Some((_, change)), Some(_)) => {
                     synced.overwritten += 1;
@@ -226,7 +260,7 @@ impl Index {
 /// Asks for one object, and once more when that fails.
 async fn look_at(bucket: &Bucket, id: &ObjectId, which: Which, fetch: Fetch) -> Result<bucket::Looked> {
     match bucket.look(id, which, fetch).await {
-        Err(error) if error.kind() != ErrorKind::Unsupported => {}
+        Err(error) if error.kind() == ErrorKind::DataInvalid => {}
         answer => return answer,
     }
     tokio::time::sleep(PAUSE).await;

@@ -222,7 +222,7 @@ impl Index {
         let ids = ids.collect();
         let states = writer.states(lake, &ids).await?;
         let now = lake.storage().clock().now_ms().saturating_mul(1000);
-        let mut records = Vec::new();
+        let (mut records, mut seen) = (Vec::new(), HashSet::new());
         for (asked, looked) in answers {
             let Some(event) = touched.get(&asked) else { continue };
             let gone = match &looked {
@@ -249,6 +249,10 @@ impl Index {
                 Looked::Present((id, _)) if writer.known(&id).is_some() => continue,
                 Looked::Present(present) => present,
             };
+            // The newest version of a key may be asked for with its version, and without.
+            if !seen.insert(key_index::hash(&id)) {
+                continue;
+            }
             let sequence = found_after(writer, &id, now);
             // When it went nobody said, and it is to be remembered from now on.
             let since = if change == Change::Deleted { None } else { event.time };

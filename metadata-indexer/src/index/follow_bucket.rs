@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result, WeakLakehouse};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState};
 use crate::feed::{self, Delivery, EventSource, Events, Inbox, Stop, stopped};
@@ -33,6 +34,8 @@ impl Index {
             self.bring_up(lake).await.map(|_| ())
         };
         match brought_up.await {
+            // Who follows may have ended meanwhile, and said why.
+            Ok(()) if following.tasks.iter().any(JoinHandle::is_finished) => {}
             Ok(()) => self.set_state(IndexState::Active, None),
             Err(error) => {
                 self.end(following).await;

@@ -1,20 +1,53 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 use tarndb_core::{Lakehouse, Result, Table};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
-use super::shard::{Entry, KeyHash, Shard};
-use crate::record::{ObjectId, Sequence, missing, text};
+use super::shard::{Entry, KeyHash, Listed, Shard};
+use crate::record::{ObjectId, ObjectState, Sequence, missing, text};
 
 /// Tables that the index is divided into, so that one that grows is a small part of it.
 const SHARDS: usize = 64;
 
 /// Stands for the data file of what is gone.
 const GONE: u32 = Shard::LAST_FILE;
+
+/// Objects that are remembered to be gone at most: of buckets whose objects live for a moment there would be more of them than of others.
+const GONE_AT_MOST: usize = 1_000_000;
+
+const MINUTE: i64 = 60_000_000;
+
+/// Storage classes that stores have, by the number that is remembered; others have one of those that follow.
+const CLASSES: [&str; 24] = [
+    "STANDARD",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "INTELLIGENT_TIERING",
+    "GLACIER",
+    "GLACIER_IR",
+    "DEEP_ARCHIVE",
+    "REDUCED_REDUNDANCY",
+    "EXPRESS_ONEZONE",
+    "OUTPOSTS",
+    "SNOW",
+    "FSX_OPENZFS",
+    "FSX_ONTAP",
+    "NEARLINE",
+    "COLDLINE",
+    "ARCHIVE",
+    "MULTI_REGIONAL",
+    "REGIONAL",
+    "DURABLE_REDUCED_AVAILABILITY",
+    "Hot",
+    "Cool",
+    "Cold",
+    "Archive",
+    "Premium",
+];
 
 /// Where the rows of the inventory are: what a new change of an object needs to know of it. And for a while, of objects that are
 /// gone, when they went: what is told late of them is older.
@@ -28,12 +61,15 @@ pub(super) struct KeyIndex {
     free: Vec<u32>,
     /// Files of which rows were left when that was looked at last.
     used: usize,
+    /// Objects that went since those that are gone were counted last.
+    gone: usize,
+    gone_at_most: usize,
 }
 
 /// What is known of an object that is in the inventory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
-    e_tag: [u32; 2],
+    content: Listed,
     file: u32,
     position: u32,
 }
@@ -61,9 +97,40 @@ pub(super) fn content_hash(id: &ObjectId, e_tag: Option<&str>) -> KeyHash {
     [first ^ high, second ^ low, third]
 }
 
+fn class_number(class: &str) -> u8 {
+    let known = CLASSES.iter().position(|known| *known == class);
+    let number = known.unwrap_or_else(|| CLASSES.len() + XxHash3_64::oneshot(class.as_bytes()) as usize % (63 - CLASSES.len()));
+    u8::try_from(number + 1).unwrap_or(0)
+}
+
+/// `modified` is in microseconds since 1970.
+fn listed(e_tag: Option<&str>, modified: Option<i64>, class: Option<&str>) -> Listed {
+    let seconds = |micros: i64| u32::try_from(micros.div_euclid(1_000_000)).ok();
+    Listed {
+        e_tag: e_tag_hash(e_tag)[1],
+        modified: modified.and_then(seconds).unwrap_or(u32::MAX),
+        class: class.map_or(0, class_number),
+    }
+}
+
 impl Known {
     pub(super) fn has_e_tag(self, e_tag: Option<&str>) -> bool {
-        self.e_tag == e_tag_hash(e_tag)
+        self.content.e_tag == e_tag_hash(e_tag)[1]
+    }
+
+    /// Whether nothing happened to the object since that was known, as far as this tells, which a listing says. A store's events tell
+    /// of times that are later than those of its listings, if they differ, and of no storage class.
+    pub(super) fn is_as_listed(self, state: &ObjectState) -> bool {
+        let (known, now) = (self.content, listed(state.e_tag.as_deref(), state.last_modified, state.storage_class.as_deref()));
+        let is_newer = now.modified != u32::MAX && now.modified > known.modified;
+        let is_other_class = known.class != 0 && now.class != 0 && known.class != now.class;
+        known.e_tag == now.e_tag && !is_newer && !is_other_class
+    }
+
+    /// Whether the tag of the content and the time of its modification are these.
+    pub(super) fn is_same(self, state: &ObjectState) -> bool {
+        let now = listed(state.e_tag.as_deref(), state.last_modified, None);
+        (self.content.e_tag, self.content.modified) == (now.e_tag, now.modified)
     }
 }
 
@@ -75,6 +142,8 @@ impl Default for KeyIndex {
             numbers: HashMap::new(),
             free: Vec::new(),
             used: 0,
+            gone: 0,
+            gone_at_most: GONE_AT_MOST,
         }
     }
 }
@@ -96,8 +165,8 @@ impl KeyIndex {
 
     /// The object as the inventory has it.
     pub(super) fn get(&self, id: &ObjectId) -> Option<Known> {
-        let Entry { e_tag, file, position, .. } = self.find(&hash(id)).filter(|entry| entry.file != GONE)?;
-        Some(Known { e_tag, file, position })
+        let Entry { content, file, position, .. } = self.find(&hash(id)).filter(|entry| entry.file != GONE)?;
+        Some(Known { content, file, position })
     }
 
     /// The newest change that is known of the object, whether it is there or gone.
@@ -107,16 +176,44 @@ impl KeyIndex {
 
     /// Remembers that an object is gone since a change at this time, in microseconds since 1970.
     pub(super) fn set_gone(&mut self, id: &ObjectId, sequence: Sequence, time: i64) {
-        const DAY: i64 = 86_400_000_000;
-        let position = u32::try_from(time.div_euclid(DAY)).unwrap_or(0);
-        self.insert(Entry { key: hash(id), sequence: sequence.words(), e_tag: [0; 2], file: GONE, position });
+        let position = u32::try_from(time.div_euclid(MINUTE)).unwrap_or(0);
+        self.insert(Entry { key: hash(id), sequence: sequence.words(), content: Listed::default(), file: GONE, position });
+        self.gone += 1;
     }
 
-    /// Forgets what is gone since before this day since 1970.
-    pub(super) fn forget_gone_before(&mut self, day: u32) {
+    /// Forgets what is gone since before a time in microseconds since 1970.
+    pub(super) fn forget_gone_before(&mut self, time: i64) {
+        let minute = u32::try_from(time.div_euclid(MINUTE)).unwrap_or(0);
         for shard in &mut self.shards {
-            shard.retain(|file, position| file != GONE || position >= day);
+            shard.retain(|file, position| file != GONE || position >= minute);
         }
+    }
+
+    /// Forgets what is gone for longest when it is too much. What is gone is known since the time that this returns, in microseconds
+    /// since 1970; `None` when nothing was forgotten.
+    pub(super) fn bound_gone(&mut self) -> Option<i64> {
+        if self.gone <= self.gone_at_most / 4 {
+            return None;
+        }
+        self.gone = 0;
+        let mut minutes = BTreeMap::new();
+        for (_, _, minute) in self.shards.iter().flat_map(Shard::iter).filter(|(_, file, _)| *file == GONE) {
+            *minutes.entry(minute).or_insert(0usize) += 1;
+        }
+        if minutes.values().sum::<usize>() <= self.gone_at_most {
+            return None;
+        }
+        let mut kept = 0;
+        let fits = |(_, count): &(&u32, &usize)| {
+            kept += **count;
+            kept <= self.gone_at_most / 2
+        };
+        // Of a minute with more than all that, nothing.
+        let first = minutes.iter().rev().take_while(fits).last().map(|(minute, _)| *minute);
+        let since = first.or_else(|| minutes.last_key_value().map(|(minute, _)| minute + 1))?;
+        let since = i64::from(since) * MINUTE;
+        self.forget_gone_before(since);
+        Some(since)
     }
 
     /// Adds the place of a row to `places`.
@@ -128,13 +225,18 @@ impl KeyIndex {
 
     /// Reads the data files of the inventory that were not read yet; the highest sequence number in them.
     pub(super) async fn read_new_files(&mut self, lake: &Lakehouse, inventory: &Table) -> Result<Option<Sequence>> {
-        const COLUMNS: [&str; 6] = ["key", "version_id", "sequence_number", "e_tag", "_file", "_pos"];
+        const COLUMNS: [&str; 8] =
+            ["key", "version_id", "sequence_number", "e_tag", "last_modified_date", "storage_class", "_file", "_pos"];
         let read = self.numbers.keys().cloned().collect();
         let mut rows = lake.scan_other_files(inventory, &COLUMNS.map(str::to_string), read).await?;
         let mut highest = None;
         while let Some(batch) = rows.try_next().await? {
             let (keys, sequences, e_tags) = (text(&batch, "key")?, text(&batch, "sequence_number")?, text(&batch, "e_tag")?);
             let (versions, files) = (text(&batch, "version_id")?, text(&batch, "_file")?);
+            let classes = text(&batch, "storage_class")?;
+            let modified = batch.column_by_name("last_modified_date");
+            let modified = modified.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+            let modified = modified.ok_or_else(|| missing("last_modified_date"))?;
             let positions = batch.column_by_name("_pos").and_then(|column| column.as_primitive_opt::<Int64Type>());
             let positions = positions.ok_or_else(|| missing("_pos"))?;
             for row in 0..batch.num_rows() {
@@ -144,9 +246,13 @@ impl KeyIndex {
                 };
                 let sequence = Sequence::parse(sequences.value(row))?;
                 let position = u32::try_from(positions.value(row)).map_err(|_| missing("_pos"))?;
-                let e_tag = e_tag_hash(e_tags.is_valid(row).then(|| e_tags.value(row)));
+                let content = listed(
+                    e_tags.is_valid(row).then(|| e_tags.value(row)),
+                    modified.is_valid(row).then(|| modified.value(row)),
+                    classes.is_valid(row).then(|| classes.value(row)),
+                );
                 let key = hash_of(keys.value(row), versions.is_valid(row).then(|| versions.value(row)));
-                self.insert(Entry { key, sequence: sequence.words(), e_tag, file, position });
+                self.insert(Entry { key, sequence: sequence.words(), content, file, position });
                 highest = highest.max(Some(sequence));
             }
         }
@@ -206,7 +312,7 @@ impl KeyIndex {
             return;
         }
         let mut is_used = vec![false; self.files.len()];
-        for (_, file) in self.shards.iter().flat_map(Shard::iter) {
+        for (_, file, _) in self.shards.iter().flat_map(Shard::iter) {
             if let Some(used) = is_used.get_mut(file as usize) {
                 *used = true;
             }
@@ -229,7 +335,7 @@ impl KeyIndex {
 
     /// Whether all objects of the inventory are among those of which the hashes are in `seen`.
     pub(super) fn all_in(&self, seen: &HashSet<KeyHash>) -> bool {
-        self.shards.iter().flat_map(Shard::iter).all(|(key, file)| file == GONE || seen.contains(key))
+        self.shards.iter().flat_map(Shard::iter).all(|(key, file, _)| file == GONE || seen.contains(key))
     }
 }
 
@@ -244,14 +350,65 @@ mod tests {
         let ids = [ObjectId::of_key("a"), ObjectId::of_key("b"), version("1"), version("2")];
         for (number, id) in ids.iter().enumerate() {
             assert_eq!(keys.newest(id), None);
-            keys.set_gone(id, Sequence::of_time(number as u64), 86_400_000_000 * number as i64);
+            keys.set_gone(id, Sequence::of_time(number as u64), MINUTE * number as i64);
         }
         for (number, id) in ids.iter().enumerate() {
             assert_eq!(keys.newest(id), Some(Sequence::of_time(number as u64)));
             assert!(keys.get(id).is_none());
         }
         assert!(keys.all_in(&HashSet::new()));
-        keys.forget_gone_before(2);
+        keys.forget_gone_before(2 * MINUTE);
         assert_eq!(ids.each_ref().map(|id| keys.newest(id).is_some()), [false, false, true, true]);
+    }
+
+    #[test]
+    fn of_what_is_gone_what_went_last_is_remembered() {
+        let mut keys = KeyIndex { gone_at_most: 1000, ..KeyIndex::default() };
+        let id = |number: i64| ObjectId::of_key(number.to_string());
+        let mut since = i64::MIN;
+        for number in 0..5000 {
+            keys.set_gone(&id(number), Sequence::of_time(1), MINUTE * (number / 10));
+            since = since.max(keys.bound_gone().unwrap_or(i64::MIN));
+            assert!(keys.shards.iter().flat_map(Shard::iter).count() <= 1251, "after {number}");
+        }
+        assert!((MINUTE * 375..MINUTE * 480).contains(&since), "{since}");
+        for number in 0..5000 {
+            assert_eq!(keys.newest(&id(number)).is_some(), MINUTE * (number / 10) >= since, "{number}");
+        }
+        // All in one minute.
+        let mut keys = KeyIndex { gone_at_most: 100, ..KeyIndex::default() };
+        let bounds: Vec<i64> = (0..200)
+            .filter_map(|number| {
+                keys.set_gone(&id(number), Sequence::of_time(1), MINUTE * 7);
+                keys.bound_gone()
+            })
+            .collect();
+        assert_eq!(bounds, [MINUTE * 8]);
+    }
+
+    #[test]
+    fn listings_tell_what_happened_without_an_event() {
+        let state = |e_tag: &str, second: i64, class: Option<&str>| ObjectState {
+            e_tag: Some(e_tag.to_string()),
+            last_modified: Some(second * 1_000_000 + 345),
+            storage_class: class.map(str::to_string),
+            ..ObjectState::default()
+        };
+        let known = |state: &ObjectState| {
+            let content = listed(state.e_tag.as_deref(), state.last_modified, state.storage_class.as_deref());
+            Known { content, file: 0, position: 0 }
+        };
+        let told = known(&state("a", 100, None));
+        assert!(told.is_as_listed(&state("a", 100, Some("STANDARD"))) && told.is_as_listed(&state("a", 99, None)));
+        assert!(!told.is_as_listed(&state("b", 99, None)) && !told.is_as_listed(&state("a", 101, None)));
+        let looked = known(&state("a", 100, Some("STANDARD")));
+        assert!(!looked.is_as_listed(&state("a", 100, Some("GLACIER"))) && looked.is_as_listed(&state("a", 100, None)));
+        assert!(known(&ObjectState::default()).is_as_listed(&ObjectState { last_modified: Some(5), ..ObjectState::default() }));
+        assert!(!told.is_same(&state("a", 99, None)) && told.is_same(&state("a", 100, Some("GLACIER"))));
+        let numbers: HashSet<u8> = CLASSES.iter().map(|class| class_number(class)).collect();
+        assert!(numbers.len() == CLASSES.len() && !numbers.contains(&0));
+        assert!(
+            (1..64).contains(&class_number("a class of tomorrow")) && !numbers.contains(&class_number("a class of tomorrow"))
+        );
     }
 }

@@ -20,6 +20,7 @@ mod status;
 mod upkeep;
 mod writer;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use crate::tables::{self, TableNames};
 use backlog::Backlog;
 use bucket::Touched;
 use observe::Looked;
+use shard::KeyHash;
 use status::Counters;
 use upkeep::Due;
 use writer::Writer;
@@ -68,6 +70,8 @@ pub(crate) struct Index {
     listing: AsyncMutex<()>,
     /// What events told of while a listing is under way.
     touched: Mutex<Option<Touched>>,
+    /// Objects of which the store said nothing when it was asked: the next listing asks once more.
+    unread: Mutex<HashSet<KeyHash>>,
     counters: Counters,
     state: Mutex<(IndexState, Option<String>)>,
     /// What is wrong with the source of events.
@@ -100,6 +104,7 @@ impl Index {
             writer: AsyncMutex::default(),
             listing: AsyncMutex::default(),
             touched: Mutex::default(),
+            unread: Mutex::default(),
             counters: Counters::default(),
             state: Mutex::default(),
             feed_error: Arc::default(),

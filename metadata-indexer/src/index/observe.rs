@@ -215,7 +215,7 @@ fn changes(writer: &mut Writer, now_ms: i64, states: Vec<(String, Option<ObjectS
     for (key, state) in states {
         let id = ObjectId { key, version: None };
         match (&state, writer.known(&id)) {
-            (Some(state), Some(known)) if known.has_e_tag(state.e_tag.as_deref()) => continue,
+            (Some(state), Some(known)) if known.is_same(state) => continue,
             (Some(_), Some(_)) => synced.overwritten += 1,
             (Some(_), None) => synced.created += 1,
             (None, Some(_)) => synced.deleted += 1,

@@ -11,11 +11,22 @@ pub(super) type KeyHash = [u32; 3];
 pub(super) struct Entry {
     pub(super) key: KeyHash,
     pub(super) sequence: [u32; 5],
-    pub(super) e_tag: [u32; 2],
+    pub(super) content: Listed,
     /// At most [`Shard::LAST_FILE`].
     pub(super) file: u32,
-    /// Of what is gone, the day since 1970.
+    /// Of what is gone, the minute since 1970.
     pub(super) position: u32,
+}
+
+/// What a listing tells of an object, as far as it is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Listed {
+    /// A hash of the tag of its content.
+    pub(super) e_tag: u32,
+    /// When it was last modified, in seconds since 1970; the highest number where that is not known.
+    pub(super) modified: u32,
+    /// A number of its storage class, below 64; 0 where that is not known.
+    pub(super) class: u8,
 }
 
 /// Which three words of a sequence number are kept, where the others are zero: those of no store have values in more.
@@ -25,16 +36,18 @@ const FORMS: [[usize; 3]; 10] =
 /// The form of a sequence number that is kept whole, elsewhere.
 const WHOLE: u32 = 15;
 
-/// Where the form is, in the word of the file.
+/// Where the form is, in the word of the file, and the storage class.
 const FORM_AT: u32 = 28;
+const CLASS_AT: u32 = 22;
 
 /// An entry in 40 bytes, of words, so that no space is lost between them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Packed {
     key: KeyHash,
     words: [u32; 3],
-    e_tag: [u32; 2],
-    /// Its number, and above it the form of the sequence number.
+    e_tag: u32,
+    modified: u32,
+    /// Its number, and above it the storage class and the form of the sequence number.
     file: u32,
     position: u32,
 }
@@ -49,7 +62,11 @@ impl Packed {
     }
 
     fn set_file(&mut self, file: u32) {
-        self.file = self.form() << FORM_AT | file & Shard::LAST_FILE;
+        self.file = self.file & !Shard::LAST_FILE | file & Shard::LAST_FILE;
+    }
+
+    fn content(&self) -> Listed {
+        Listed { e_tag: self.e_tag, modified: self.modified, class: (self.file >> CLASS_AT & 63) as u8 }
     }
 }
 
@@ -98,7 +115,7 @@ fn place(entries: &[Packed], key: &KeyHash) -> Option<usize> {
 
 impl Shard {
     /// The highest number of a file.
-    pub(super) const LAST_FILE: u32 = (1 << FORM_AT) - 1;
+    pub(super) const LAST_FILE: u32 = (1 << CLASS_AT) - 1;
 
     /// Of the entries, so many are recent at most; at the beginning, [`Self::FEW`].
     const RECENT_PART: usize = 32;
@@ -131,12 +148,14 @@ impl Shard {
             }
             None => *self.whole.get(key)?,
         };
-        Some(Entry { key: *key, sequence, e_tag: packed.e_tag, file: packed.file(), position: packed.position })
+        Some(Entry { key: *key, sequence, content: packed.content(), file: packed.file(), position: packed.position })
     }
 
-    pub(super) fn insert(&mut self, Entry { key, sequence, e_tag, file, position }: Entry) {
+    pub(super) fn insert(&mut self, Entry { key, sequence, content, file, position }: Entry) {
+        let Listed { e_tag, modified, class } = content;
         let (form, words) = kept(&sequence).unwrap_or((WHOLE, [0; 3]));
-        let new = Packed { key, words, e_tag, file: form << FORM_AT | file & Self::LAST_FILE, position };
+        let file = form << FORM_AT | u32::from(class & 63) << CLASS_AT | file & Self::LAST_FILE;
+        let new = Packed { key, words, e_tag, modified, file, position };
         if form == WHOLE {
             self.whole.insert(key, sequence);
         } else if !self.whole.is_empty() {
@@ -178,9 +197,9 @@ impl Shard {
         }
     }
 
-    /// The keys, with the numbers of their files.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&KeyHash, u32)> {
-        self.sorted.iter().chain(&self.recent).map(|entry| (&entry.key, entry.file()))
+    /// The keys, with the numbers of their files, and their positions.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&KeyHash, u32, u32)> {
+        self.sorted.iter().chain(&self.recent).map(|entry| (&entry.key, entry.file(), entry.position))
     }
 
     /// Keeps the entries of which this is true for the number of their file, and their position.
@@ -214,14 +233,15 @@ mod tests {
             // Each word is 0, small, large, or all ones.
             let sequence = [0, 1, 2, 3, 4].map(|word| [0, 7 + word, 0x8000_0001, u32::MAX][(values >> (2 * word)) as usize % 4]);
             for (key, file) in [([values; 3], Shard::LAST_FILE), ([0; 3], 3)] {
-                let entry = Entry { key, sequence, e_tag: [1, values], file, position: u32::MAX };
+                let content = Listed { e_tag: values, modified: !values, class: (values % 64) as u8 };
+                let entry = Entry { key, sequence, content, file, position: u32::MAX };
                 shard.insert(entry);
                 assert_eq!(shard.find(&key), Some(entry));
             }
         }
         shard.retain(|file, _| file == 3);
         assert_eq!((shard.iter().count(), shard.whole.len()), (1, 1));
-        shard.insert(Entry { key: [0; 3], sequence: [0, 0, 0, 0, 5], e_tag: [0; 2], file: 0, position: 0 });
+        shard.insert(Entry { key: [0; 3], sequence: [0, 0, 0, 0, 5], content: Listed::default(), file: 0, position: 0 });
         assert!(shard.whole.is_empty());
     }
 
@@ -233,7 +253,7 @@ mod tests {
             let key =
                 |number: u32| if is_even { [number.wrapping_mul(2_654_435_761), number, 1] } else { [7, number / 3, number % 3] };
             for number in 0..20_000 {
-                shard.insert(Entry { key: key(number), sequence: [0; 5], e_tag: [0; 2], file: 1, position: number });
+                shard.insert(Entry { key: key(number), sequence: [0; 5], content: Listed::default(), file: 1, position: number });
             }
             for number in 0..20_000 {
                 assert_eq!(shard.find(&key(number)).unwrap().position, number);
@@ -249,7 +269,7 @@ mod tests {
         // Keys whose first words, by which they are looked for, are few.
         let entry = |number: u32, position| {
             let key = [number % 5, number % 7, number % 311];
-            Entry { key, sequence: [number; 5], e_tag: [0; 2], file: number % 2, position }
+            Entry { key, sequence: [number; 5], content: Listed { class: 63, ..Listed::default() }, file: number % 2, position }
         };
         for round in 0..20 {
             for number in (0..1000).filter(|number| number % 20 != round) {

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tarndb_core::Error;
+
 /// What an index is doing in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IndexState {
@@ -49,6 +51,24 @@ pub struct IndexStatus {
     pub lag_ms: Option<u64>,
     /// What went wrong last in this process, if what came after it did not go well.
     pub last_error: Option<String>,
+}
+
+impl IndexStatus {
+    /// Of one whose tables cannot be read.
+    pub(crate) fn failed(name: &str, error: &Error) -> Self {
+        Self {
+            name: name.to_string(),
+            source: String::new(),
+            state: IndexState::Failed,
+            objects: 0,
+            changes: 0,
+            annotated: None,
+            listed: None,
+            events: EventCounts::default(),
+            lag_ms: None,
+            last_error: Some(error.report()),
+        }
+    }
 }
 
 /// What looking at a source changed.

@@ -60,6 +60,8 @@ pub(super) struct Writer {
     last: Sequence,
     /// The day since 1970 on which what is gone for long was forgotten.
     forgotten: i64,
+    /// Since when what is gone is known, in microseconds since 1970, where that is not as long ago as it might be.
+    gone_since: i64,
     /// The day since 1970 on which the journal lost what it keeps no longer.
     shortened: Option<i64>,
 }
@@ -116,11 +118,29 @@ impl Writer {
         if tables::source(&journal) != Some(source) || tables::source(&inventory) != Some(source) {
             return Err(Error::not_found("the metadata index was dropped, and another has its name"));
         }
+        // It is one behind at most, unless both were changed since it was loaded.
+        if batches(&journal)? > batches(&inventory)? + 1 {
+            let message = "another process wrote to the metadata index while its tables were loaded";
+            return Err(Error::new(ErrorKind::CommitConflict, message));
+        }
         let mut keys = KeyIndex::default();
         let highest = keys.read_new_files(lake, &inventory).await?.unwrap_or(Sequence::FIRST);
         let last = property(&journal, LAST).map(Sequence::parse).transpose()?.unwrap_or(Sequence::FIRST).max(highest);
         let (batch, names, bucket, forgotten) = (batches(&journal)?, names.clone(), bucket.to_string(), today(lake));
-        let mut writer = Self { bucket, names, journal, inventory, keys, backlog, due, batch, last, forgotten, shortened: None };
+        let mut writer = Self {
+            bucket,
+            names,
+            journal,
+            inventory,
+            keys,
+            backlog,
+            due,
+            batch,
+            last,
+            forgotten,
+            gone_since: i64::MIN,
+            shortened: None,
+        };
         writer.read_gone(lake).await?;
         if batches(&writer.inventory)? != batch {
             writer.replay(lake).await?;
@@ -136,7 +156,7 @@ impl Writer {
 
     /// Since when it is known what is gone, in microseconds since 1970.
     pub(super) fn remembered_since(&self, lake: &Lakehouse) -> i64 {
-        (today(lake) - GONE_FOR_DAYS).saturating_mul(DAY)
+        (today(lake) - GONE_FOR_DAYS).saturating_mul(DAY).max(self.gone_since)
     }
 
     /// Remembers what is gone for longer than that, of objects of which something is told that happened so long ago. Where the store
@@ -150,13 +170,14 @@ impl Writer {
             told.filter(|(id, time)| *time < since && self.keys.get(id).is_none()).map(|(id, _)| id.key.as_str()).collect();
         let old: Vec<&str> = old.into_iter().collect();
         for some in old.chunks(MAX_KEYS) {
-            self.read_gone_where(lake, &is_one_of(some), Some(today(lake).saturating_mul(DAY))).await?;
+            let condition = format!("record_timestamp < {} AND {}", timestamp(since), is_one_of(some));
+            self.read_gone_where(lake, &condition, Some(lake.storage().clock().now_ms().saturating_mul(1000))).await?;
         }
         Ok(())
     }
 
-    /// Reads what is gone, and remembers it from `day` on, or from when it went.
-    async fn read_gone_where(&mut self, lake: &Lakehouse, condition: &str, day: Option<i64>) -> Result<()> {
+    /// Reads what is gone, and remembers it as if it went at a time in microseconds since 1970, or when it did.
+    async fn read_gone_where(&mut self, lake: &Lakehouse, condition: &str, at: Option<i64>) -> Result<()> {
         let condition = format!("record_type = 'DELETE' AND is_delete_marker IS NULL AND {condition}");
         let columns = ["key", "version_id", "sequence_number", "record_timestamp"].map(str::to_string);
         let mut rows = lake.scan(&self.journal, Some(&columns), Some(&condition), None).await?;
@@ -167,9 +188,10 @@ impl Writer {
                 // An older one than the inventory has was followed by something; a newer one is replayed.
                 if self.keys.get(&id).is_none() && self.keys.newest(&id).is_none_or(|newest| newest < sequence) {
                     let since = time(&batch, "record_timestamp", row)?;
-                    self.keys.set_gone(&id, sequence, day.unwrap_or(since));
+                    self.keys.set_gone(&id, sequence, at.unwrap_or(since));
                 }
             }
+            self.bound_gone();
         }
         Ok(())
     }
@@ -372,7 +394,14 @@ impl Writer {
         let today = today(lake);
         if today > self.forgotten {
             self.forgotten = today;
-            self.keys.forget_gone_before(u32::try_from(today - GONE_FOR_DAYS).unwrap_or(0));
+            self.keys.forget_gone_before((today - GONE_FOR_DAYS).saturating_mul(DAY));
+        }
+        self.bound_gone();
+    }
+
+    fn bound_gone(&mut self) {
+        if let Some(since) = self.keys.bound_gone() {
+            self.gone_since = self.gone_since.max(since);
         }
     }
 
@@ -380,7 +409,12 @@ impl Writer {
     pub(super) async fn journaled(&self, lake: &Lakehouse, changes: &[&Record]) -> Result<HashSet<(KeyHash, Sequence)>> {
         let times = || changes.iter().map(|record| record.timestamp);
         let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(HashSet::new()) };
-        let condition = format!("record_timestamp >= {} AND record_timestamp <= {}", timestamp(first), timestamp(last));
+        let mut condition = format!("record_timestamp >= {} AND record_timestamp <= {}", timestamp(first), timestamp(last));
+        // Few keys are few files and pages, however long ago it was.
+        if changes.len() <= MAX_KEYS {
+            let keys: HashSet<&str> = changes.iter().map(|record| record.id.key.as_str()).collect();
+            condition = format!("{condition} AND {}", is_one_of(&keys.into_iter().collect::<Vec<_>>()));
+        }
         let wanted: HashSet<(KeyHash, Sequence)> =
             changes.iter().map(|record| (key_index::hash(&record.id), record.sequence)).collect();
         let columns = ["key", "version_id", "sequence_number"].map(str::to_string);
@@ -404,9 +438,11 @@ impl Writer {
             return Ok(());
         }
         let rows = dead_letter_rows(lake.storage().clock().now_ms().saturating_mul(1000), dead)?;
-        tables::create_dead_letters(lake, &self.names).await?;
+        let source = tables::source(&self.journal).unwrap_or_default();
+        tables::create_dead_letters(lake, &self.names, source).await?;
         lake.append_batches(&self.names.dead_letters, vec![rows]).await?;
-        if let Some(table) = tables::dead_letters(lake, &self.names).await? {
+        // They are there, whether it is known that there are many or not.
+        if let Ok(Some(table)) = tables::dead_letters(lake, &self.names).await {
             self.due.add(table.metadata().last_sequence_number().unsigned_abs());
         }
         Ok(())

@@ -329,12 +329,19 @@ async fn an_object_that_cannot_be_read_for_ever() {
     let tagged = created("photos", "broken", 7, 3).replace("ObjectCreated:Put", "ObjectTagging:Put");
     assert_eq!(index.push(&message(&[tagged])).await.unwrap().dead, 1);
     assert_eq!(lines(&rows(&lake, shown).await), ["broken|3|NULL", "sound|4|yes"]);
+    // The listing tells of its storage class.
+    assert_eq!(index.reconcile().await.unwrap(), Synced { overwritten: 1, ..Synced::default() });
     assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    // It is asked for until it answers.
+    server.objects().broken.clear();
+    assert_eq!(index.reconcile().await.unwrap(), Synced { overwritten: 1, ..Synced::default() });
+    assert_eq!(lines(&rows(&lake, shown).await), ["broken|3|yes", "sound|4|yes"]);
+    assert_eq!(index.status().await.unwrap().last_error, None);
     // Nobody answers: it is not the object.
     drop(server);
     let error = index.push(&message(&[created("photos", "sound", 8, 5)])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert_eq!(lines(&rows(&lake, shown).await), ["broken|3|NULL", "sound|4|yes"]);
+    assert_eq!(lines(&rows(&lake, shown).await), ["broken|3|yes", "sound|4|yes"]);
 }
 
 /// How far a listing is, and that of one index which goes on for ever the others and the tables know nothing.

@@ -36,6 +36,7 @@ enum State {
         /// Where it is asked for, and events tell of all.
         tags: Option<Pairs>,
         metadata: Option<Pairs>,
+        class: Option<String>,
     },
 }
 
@@ -88,6 +89,7 @@ impl Bucket {
                 e_tag: version.e_tag.clone(),
                 tags: fetch.tags.then(|| version.tags.clone()),
                 metadata: fetch.metadata.then(|| version.metadata.clone()),
+                class: fetch.metadata.then(|| version.class.to_string()),
             };
             ((key.clone(), version.id.clone()), if version.is_marker { State::Marker } else { content() })
         };
@@ -120,12 +122,12 @@ impl Bucket {
         self.history.insert((key.to_string(), version.map(str::to_string), sequence, kind));
     }
 
-    /// Tells that the tags of an object changed, and nothing more.
-    fn tell_of_tags(&mut self, key: &str, version: Option<&str>) {
+    /// Tells that something was done to an object, and nothing more.
+    fn tell_of(&mut self, event: &str, key: &str, version: Option<&str>) {
         let encoded: String = url::form_urlencoded::byte_serialize(key.as_bytes()).collect();
         let version_id = version.map(|version| format!(r#","versionId":"{version}""#)).unwrap_or_default();
         self.pending.push(format!(
-            r#"{{"eventSource":"aws:s3","eventName":"ObjectTagging:Put","eventTime":"2026-03-04T10:00:00Z","s3":{{"bucket":{{"name":"b"}},"object":{{"key":"{encoded}"{version_id}}}}}}}"#
+            r#"{{"eventSource":"aws:s3","eventName":"{event}","eventTime":"2026-03-04T10:00:00Z","s3":{{"bucket":{{"name":"b"}},"object":{{"key":"{encoded}"{version_id}}}}}}}"#
         ));
     }
 
@@ -138,12 +140,13 @@ impl Bucket {
         };
         let version = self.versioned.then(|| format!("v{}", self.changes));
         let is_there = self.store.objects().versions.contains_key(&key);
-        match self.random.random_range(0..10) {
+        match self.random.random_range(0..12) {
             0..6 => {
                 let (size, e_tag) = (self.random.random_range(0..1000), format!("{:032x}", self.changes));
                 let (tags, metadata) = (self.pairs(), Pairs::from([("colour".to_string(), format!("c{}", self.changes % 3))]));
                 let object = format!(r#","size":{size},"eTag":"{e_tag}""#);
-                let put = Version { id: version.clone(), is_marker: false, size, e_tag, metadata, tags };
+                let modified = self.start + self.changes as i64 + 1;
+                let put = Version { id: version.clone(), size, e_tag, metadata, tags, modified, ..Version::default() };
                 self.store.objects().put(&key, put);
                 let kind = if size <= self.max_size { "CREATE" } else { "DELETE" };
                 self.tell(&key, version.as_deref(), "ObjectCreated:Put", kind, &object);
@@ -174,13 +177,32 @@ impl Bucket {
                     changed = Some(newest.id.clone());
                 }
                 if let Some(id) = changed {
-                    self.tell_of_tags(&key, id.as_deref());
+                    self.tell_of("ObjectTagging:Put", &key, id.as_deref());
+                }
+            }
+            // To another class, or onto itself, which is how metadata is changed: of the same content.
+            kind @ (9 | 10) if is_there => {
+                let newest = self.store.objects().versions.get(&key).and_then(|versions| versions.last().cloned());
+                let Some(mut newest) = newest.filter(|newest| !newest.is_marker && newest.size <= self.max_size) else { return };
+                if kind == 9 {
+                    newest.class = ["GLACIER", "STANDARD_IA", "STANDARD"][self.random.random_range(0..3)];
+                    let id = newest.id.clone();
+                    self.store.objects().remove(&key, id.as_deref());
+                    self.store.objects().put(&key, newest);
+                    self.tell_of("LifecycleTransition", &key, id.as_deref());
+                } else {
+                    newest.id = version.clone();
+                    newest.modified = self.start + self.changes as i64 + 1;
+                    newest.metadata = [("colour".to_string(), format!("d{}", self.changes))].into();
+                    let object = format!(r#","size":{},"eTag":"{}""#, newest.size, newest.e_tag);
+                    self.store.objects().put(&key, newest);
+                    self.tell(&key, version.as_deref(), "ObjectCreated:Copy", "CREATE", &object);
                 }
             }
             // What this is about is looked at.
             _ => {
                 let key = if self.touches { key } else { format!("elsewhere/{}", self.changes) };
-                self.tell_of_tags(&key, None);
+                self.tell_of("ObjectTagging:Put", &key, None);
             }
         }
     }
@@ -221,10 +243,10 @@ fn pairs(maps: &MapArray, row: usize) -> Pairs {
 
 async fn inventory(lake: &Lakehouse, fetch: Fetch) -> BTreeMap<Id, State> {
     let mut found = BTreeMap::new();
-    let sql = "SELECT key, version_id, is_delete_marker, size, e_tag, object_tags, user_metadata FROM i.inventory";
+    let sql = "SELECT key, version_id, is_delete_marker, size, e_tag, object_tags, user_metadata, storage_class FROM i.inventory";
     for batch in rows(lake, sql).await {
         let text = |column: usize| batch.column(column).as_string::<i32>();
-        let (keys, versions, e_tags) = (text(0), text(1), text(4));
+        let (keys, versions, e_tags, classes) = (text(0), text(1), text(4), text(7));
         let (markers, sizes) = (batch.column(2).as_boolean(), batch.column(3).as_primitive::<Int64Type>());
         let (tags, metadata) = (batch.column(5).as_map(), batch.column(6).as_map());
         for row in 0..batch.num_rows() {
@@ -234,6 +256,7 @@ async fn inventory(lake: &Lakehouse, fetch: Fetch) -> BTreeMap<Id, State> {
                 e_tag: e_tags.value(row).to_string(),
                 tags: fetch.tags.then(|| pairs(tags, row)),
                 metadata: fetch.metadata.then(|| pairs(metadata, row)),
+                class: fetch.metadata.then(|| classes.value(row).to_string()),
             };
             let state = if markers.value(row) { State::Marker } else { content() };
             let id = (keys.value(row).to_string(), version);

@@ -17,7 +17,7 @@ const PAGE: usize = 40;
 pub(crate) type Pairs = BTreeMap<String, String>;
 
 /// One version of an object.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Version {
     /// `None` where there are no versions.
     pub(crate) id: Option<String>,
@@ -25,8 +25,26 @@ pub(crate) struct Version {
     pub(crate) is_marker: bool,
     pub(crate) size: usize,
     pub(crate) e_tag: String,
+    /// In seconds since 1970.
+    pub(crate) modified: i64,
+    pub(crate) class: &'static str,
     pub(crate) metadata: Pairs,
     pub(crate) tags: Pairs,
+}
+
+impl Default for Version {
+    fn default() -> Self {
+        Self {
+            id: None,
+            is_marker: false,
+            size: 0,
+            e_tag: String::new(),
+            modified: 1_772_619_072,
+            class: "STANDARD",
+            metadata: Pairs::new(),
+            tags: Pairs::new(),
+        }
+    }
 }
 
 /// What is in the bucket.
@@ -159,8 +177,6 @@ impl Objects {
 
 const ENCODED: &str = "<EncodingType>url</EncodingType>";
 
-const TIME: &str = "2026-03-04T10:11:12.000Z";
-
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
@@ -174,11 +190,12 @@ fn listed(element: &str, key: &str, version: &Version) -> String {
     let content = match version.is_marker {
         true => String::new(),
         false => format!(
-            "<ETag>&quot;{}&quot;</ETag><Size>{}</Size><StorageClass>STANDARD</StorageClass>",
-            version.e_tag, version.size
+            "<ETag>&quot;{}&quot;</ETag><Size>{}</Size><StorageClass>{}</StorageClass>",
+            version.e_tag, version.size, version.class
         ),
     };
-    format!("<{element}><Key>{}</Key>{id}<LastModified>{TIME}</LastModified>{content}</{element}>", encoded(key))
+    let time = chrono::DateTime::from_timestamp(version.modified, 0).unwrap().format("%Y-%m-%dT%H:%M:%S.000Z");
+    format!("<{element}><Key>{}</Key>{id}<LastModified>{time}</LastModified>{content}</{element}>", encoded(key))
 }
 
 fn xml(text: String) -> Response<Body> {
@@ -217,7 +234,7 @@ async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semapho
         return objects.tags(&key, id).map_or_else(|| status(StatusCode::NOT_FOUND), xml);
     }
     assert_eq!(request.method(), Method::HEAD, "nobody asks for {}", request.uri());
-    let response = Response::builder().header("last-modified", "Wed, 04 Mar 2026 10:11:12 GMT");
+    let response = Response::builder();
     let response = match objects.version(&key, id) {
         None => return status(StatusCode::NOT_FOUND),
         Some(version) if version.is_marker => {
@@ -226,7 +243,11 @@ async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semapho
             response.status(code).header("x-amz-delete-marker", "true").header("x-amz-version-id", id)
         }
         Some(version) => {
+            let time = chrono::DateTime::from_timestamp(version.modified, 0).unwrap().format("%a, %d %b %Y %H:%M:%S GMT");
+            let response = response.header("last-modified", time.to_string());
             let response = response.header("etag", format!("\"{}\"", version.e_tag)).header("content-length", version.size);
+            let other_class = (version.class != "STANDARD").then_some(version.class);
+            let response = other_class.iter().fold(response, |response, class| response.header("x-amz-storage-class", *class));
             let response = version.id.iter().fold(response, |response, id| response.header("x-amz-version-id", id));
             let metadata = version.metadata.iter();
             metadata.fold(response, |response, (name, value)| response.header(format!("x-amz-meta-{name}"), value))
