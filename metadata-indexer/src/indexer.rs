@@ -109,6 +109,14 @@ impl MetadataIndexer {
         tables::create(lake, &TableNames::of(name), &open()?, options).await?;
         let index = self.index(lake, name).await?;
         if let Err(error) = index.start(lake).await {
+            // Hours of listing are not thrown away because of what may pass.
+            if let Some(objects) = index.status(lake).await.ok().map(|status| status.objects).filter(|objects| *objects > 0) {
+                let message = format!(
+                    "not all that is there is in the metadata index `{name}` yet, but {objects} objects; it stays, and \
+                     `CALL system.start_metadata_index('{name}')` goes on"
+                );
+                return Err(Error::new(error.kind(), message).with_source(error));
+            }
             // What cannot be followed was not created.
             if let Err(left) = self.drop_index(lake, name).await {
                 tracing::warn!(index = name, error = left.report(), "an index that could not be created is not gone");

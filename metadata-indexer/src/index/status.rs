@@ -76,7 +76,7 @@ impl IndexStatus {
 pub struct Synced {
     /// Objects that are new.
     pub created: u64,
-    /// Objects that have another content.
+    /// Objects that have another content, or of which something else is known beside it.
     pub overwritten: u64,
     /// Objects that are gone.
     pub deleted: u64,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
-use tarndb_core::{ErrorKind, Lakehouse};
+use tarndb_core::{Clock, ErrorKind, Lakehouse};
 use tarndb_metadata_indexer::{EventCounts, IndexState, MetadataIndexer, MetadataIndexes, Synced};
 use tarndb_testkit::naive::lines;
 use tokio::sync::Semaphore;
@@ -384,6 +384,96 @@ async fn a_listing_tells_how_far_it_is_and_holds_up_nobody() {
     std::fs::write(folder.path().join("b"), "b").unwrap();
     other.sync().await.unwrap();
     assert_eq!(lines(&rows(&lake, "SELECT key FROM other.inventory").await), ["a", "b"]);
+    lake.close().await;
+}
+
+/// What was listed before an index could not be created is not listed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_fails_is_gone_on_with() {
+    let server = S3Server::start(false).await;
+    for key in 0..100 {
+        server.objects().put(&format!("k{key}"), Version { e_tag: "t".to_string(), ..Version::default() });
+    }
+    server.parts.forget_permits(Semaphore::MAX_PERMITS - 2);
+    let lake = builder("memory://").build().await.unwrap();
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x"), ("fetch", "none")]);
+    let fails = async {
+        while lake.metadata_indexes().await.unwrap().first().is_none_or(|status| status.listed != Some(80)) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        server.objects().fails = true;
+        server.parts.add_permits(1000);
+    };
+    let (created, ()) = tokio::join!(lake.create_metadata_index_with("i", "s3://photos", &options), fails);
+    let error = created.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("80 objects") && error.to_string().contains("start_metadata_index('i')"), "{error}");
+    let index = lake.metadata_index("i").await.unwrap();
+    assert_eq!(index.status().await.unwrap().state, IndexState::Failed);
+    server.objects().fails = false;
+    rows(&lake, "CALL system.start_metadata_index('i')").await;
+    let status = index.status().await.unwrap();
+    assert_eq!((status.state, status.objects, status.changes), (IndexState::Active, 100, 0));
+    lake.close().await;
+}
+
+/// A clock that is behind.
+#[derive(Debug)]
+struct Behind(i64);
+
+impl Clock for Behind {
+    fn now_ms(&self) -> i64 {
+        chrono::Utc::now().timestamp_millis() - self.0
+    }
+}
+
+/// The journal and the dead letters forget what the index says, and the inventory does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_kept_for_as_long_as_the_index_says() {
+    const DAY: i64 = 86_400_000;
+    let scratch = tempfile::tempdir().unwrap();
+    let store = Arc::new(InMemory::new());
+    let event = |key: &str, sequence: u32, days: i64| {
+        let event = created("photos", key, sequence, 1);
+        let time = event.split("\"eventTime\":\"").nth(1).unwrap().split('"').next().unwrap().to_string();
+        event.replace(&time, &(chrono::Utc::now() - chrono::TimeDelta::days(days)).to_rfc3339())
+    };
+    let open = async |behind: i64| {
+        let given: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
+        let indexer = MetadataIndexer::default().with_object_store("gs://photos", given);
+        let lake = Lakehouse::builder(scratch.path().to_str().unwrap()).with_extension(Arc::new(indexer));
+        lake.with_clock(Arc::new(Behind(behind))).build().await.unwrap()
+    };
+    let lake = open(40 * DAY).await;
+    let options = options(&[("fetch", "none"), ("journal_retention", "15 days")]);
+    let index = lake.create_metadata_index_with("i", "gs://photos", &options).await.unwrap();
+    index.push(&message(&[event("old", 1, 40), "{}".to_string()])).await.unwrap();
+    index.push(&message(&[event("younger", 2, 10)])).await.unwrap();
+    let kept = "SELECT key FROM i.journal ORDER BY key";
+    assert_eq!(lines(&rows(&lake, kept).await), ["old", "younger"]);
+    lake.close().await;
+    let lake = open(0).await;
+    let index = lake.metadata_index("i").await.unwrap();
+    index.push(&message(&[event("new", 3, 0), "{}".to_string()])).await.unwrap();
+    assert_eq!(lines(&rows(&lake, kept).await), ["new", "younger"]);
+    assert_eq!(lines(&rows(&lake, "SELECT count(*) FROM i.dead_letters").await), ["1"]);
+    assert_eq!(lines(&rows(&lake, "SELECT key FROM i.inventory").await), ["new", "old", "younger"]);
+    lake.close().await;
+}
+
+/// A table that an index did not make stays whatever becomes of the index.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_others_are_left_alone() {
+    let lake = lake_with(&Arc::new(InMemory::new())).await;
+    rows(&lake, "CREATE NAMESPACE i").await;
+    rows(&lake, "CREATE TABLE i.dead_letters AS SELECT 1 AS a").await;
+    let error = lake.create_metadata_index_with("i", "gs://photos", &options(&[])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    rows(&lake, "DROP TABLE i.dead_letters").await;
+    lake.create_metadata_index_with("i", "gs://photos", &options(&[])).await.unwrap();
+    rows(&lake, "CREATE TABLE i.dead_letters AS SELECT 1 AS a").await;
+    lake.drop_metadata_index("i").await.unwrap();
+    assert_eq!(lines(&rows(&lake, "SELECT a FROM i.dead_letters").await), ["1"]);
     lake.close().await;
 }
 

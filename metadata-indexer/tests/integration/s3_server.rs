@@ -55,6 +55,8 @@ pub(crate) struct Objects {
     pub(crate) versions: BTreeMap<String, Vec<Version>>,
     /// Keys of objects of which nothing is said but in listings.
     pub(crate) broken: BTreeSet<String>,
+    /// It cannot be listed.
+    pub(crate) fails: bool,
 }
 
 /// A server on a free port of this machine, which ends with this.
@@ -219,6 +221,9 @@ async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semapho
     }
     let objects = objects.lock().unwrap();
     if key.is_empty() {
+        if objects.fails {
+            return status(StatusCode::INTERNAL_SERVER_ERROR);
+        }
         let has = |name: &str| query.contains_key(name);
         return match (has("versioning"), has("versions"), objects.versioned) {
             (true, _, true) => xml("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>".to_string()),
