@@ -15,10 +15,10 @@ use crate::aws::{self, failed};
 use crate::options::IndexOptions;
 
 /// Requests for messages that are open at once: each brings ten messages at most.
-const RECEIVERS: usize = 4;
+const RECEIVERS: usize = 16;
 
 /// Answers of which the messages wait for a commit at most, for each receiver.
-const DELIVERING: usize = 50;
+const DELIVERING: usize = 16;
 
 /// How long a request waits for messages, and how long messages are nobody else's, in seconds: that time begins anew while they wait for
 /// a commit. A message of a process that ended comes again after it, and is known when it was committed.

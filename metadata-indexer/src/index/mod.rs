@@ -86,6 +86,29 @@ struct Following {
     stop: watch::Sender<bool>,
 }
 
+/// While what is there comes into the inventory for the first time, however that ends.
+struct Backfilling<'a> {
+    index: &'a Index,
+    before: (IndexState, Option<String>),
+}
+
+impl<'a> Backfilling<'a> {
+    fn begin(index: &'a Index) -> Self {
+        let before = std::mem::replace(&mut *index.state(), (IndexState::Backfilling, None));
+        let before = if before.0 == IndexState::Backfilling { Default::default() } else { before };
+        Self { index, before }
+    }
+}
+
+impl Drop for Backfilling<'_> {
+    fn drop(&mut self) {
+        let mut state = self.index.state();
+        if state.0 == IndexState::Backfilling {
+            *state = std::mem::take(&mut self.before);
+        }
+    }
+}
+
 impl Index {
     /// # Errors
     /// `InvalidInput` for wrong options.
@@ -227,19 +250,10 @@ impl Index {
             self.backlog.add_all();
             return Ok(looked);
         }
-        let before = std::mem::replace(&mut *self.state(), (IndexState::Backfilling, None));
-        let before = if before.0 == IndexState::Backfilling { <(IndexState, Option<String>)>::default() } else { before };
-        let backfilled = async {
-            let looked = self.look_at_all(lake).await?;
-            self.complete(lake).await?;
-            Ok(looked)
-        };
-        let backfilled = backfilled.await;
-        let mut state = self.state();
-        if state.0 == IndexState::Backfilling {
-            *state = before;
-        }
-        backfilled
+        let _until_it_ends = Backfilling::begin(self);
+        let looked = self.look_at_all(lake).await?;
+        self.complete(lake).await?;
+        Ok(looked)
     }
 
     /// How the index is when that cannot be learnt from its tables.
