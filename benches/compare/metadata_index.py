@@ -104,6 +104,10 @@ def memory(what: str) -> float:
     return int(next(line.split()[1] for line in status if line.startswith(what))) / 1024
 
 
+def told_memory() -> str:
+    return f"{memory('VmRSS'):.0f} MiB of memory, {memory('RssFile'):.0f} of which are programs, peak {memory('VmHWM'):.0f} MiB"
+
+
 def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
@@ -146,7 +150,11 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
     import tarndb
 
     Events().batch(batch, 1.0)
-    print(f"before the index: {memory('VmRSS'):.0f} MiB, peak {memory('VmHWM'):.0f} MiB, for Python and a batch of messages", flush=True)
+    print(
+        f"before the index: {memory('VmRSS'):.0f} MiB, peak {memory('VmHWM'):.0f} MiB, for Python and a batch of messages;"
+        f" {memory('RssFile'):.0f} MiB of these are programs, not data",
+        flush=True,
+    )
     with tarndb.connect(folder / "events") as lake:
         ix, source = index(lake, "bench", "bench-0", endpoint), Events()
         filled = 0.0
@@ -155,7 +163,7 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
             start = time.perf_counter()
             ix.push(message)
             filled += time.perf_counter() - start
-        print(f"{objects:,} objects created by events: {objects / filled:,.0f} events/s, {memory('VmRSS'):.0f} MiB", flush=True)
+        print(f"{objects:,} objects created by events: {objects / filled:,.0f} events/s, {told_memory()}", flush=True)
         # A tenth of what happens is new, the rest overwrites and deletes.
         rates, before, changes, taken = [], written(), source.changes, 0.0
         while taken < seconds:
@@ -195,7 +203,7 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
             fresh += [done - came for came, _ in taken_now]
         print(
             f"freshness at {rate:,} events/s: p50 {percentile(fresh, 0.5) * 1000:.0f} ms, p99 {percentile(fresh, 0.99) * 1000:.0f} ms,"
-            f" slowest {max(fresh) * 1000:.0f} ms; peak memory {memory('VmHWM'):.0f} MiB",
+            f" slowest {max(fresh) * 1000:.0f} ms; {told_memory()}",
             flush=True,
         )
         start = time.perf_counter()

@@ -18,7 +18,7 @@ use crate::transaction::{Caller, RewriteFiles, Transaction, WrittenFile};
 use crate::writer::{DeletedRows, Matching, conform, write_deletes, write_rows};
 
 /// Memory that a sort takes before it goes to disk, in bytes: it runs beside whatever the process is there for.
-const SORT_MEMORY: usize = 96 * 1024 * 1024;
+const SORT_MEMORY: usize = 64 * 1024 * 1024;
 
 /// Rows decoded at a time; few where they are sorted, for some of them have to fit into that memory.
 const BATCH_ROWS: usize = 16 * 1024;

@@ -233,7 +233,13 @@ async fn keys_of(group: &RewrittenGroup) -> Result<Vec<(String, Vec<KeyHash>)>> 
         let keys = ids(&batch)?;
         let keys = keys.iter().map(key_index::hash);
         match files.last_mut() {
-            Some((last, known)) if *last == file => known.extend(keys),
+            Some((last, known)) if *last == file => {
+                // There are millions: not as many again, but an eighth.
+                if known.len() + keys.len() > known.capacity() {
+                    known.reserve_exact(keys.len().max(known.len() / 8));
+                }
+                known.extend(keys);
+            }
             _ => files.push((file, keys.collect())),
         }
     }
