@@ -106,7 +106,11 @@ impl SqlitePointers {
 
     /// A transaction that holds the write lock from its start, so that what it reads stays true until it commits.
     async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>> {
-        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failure)
+        // Who gives up after sqlx 0.8 began and before it looked whether it did leaves a connection in the pool that holds the lock for
+        // ever. So nobody can: in a task of its own it ends, and what nobody waits for is rolled back.
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with("BEGIN IMMEDIATE").await });
+        begun.await.map_err(|e| Error::internal("a transaction of the catalog ended early").with_source(e))?.map_err(failure)
     }
 }
 

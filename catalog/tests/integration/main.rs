@@ -4,8 +4,11 @@
 mod storage;
 mod suite;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use iceberg::NamespaceIdent;
 use tarndb_catalog::{Catalog, Location, Storage, memory_catalog, sqlite_catalog};
 
 fn memory() -> Arc<dyn Catalog> {
@@ -48,6 +51,30 @@ async fn two_handles_on_one_database_see_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (sqlite(folder.path()).await, sqlite(folder.path()).await);
     suite::contend(vec![one, two]).await;
+}
+
+/// Whoever gives up, at whatever moment, leaves no lock behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_holds_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (sqlite(folder.path()).await, sqlite(folder.path()).await);
+    for attempt in 0..1000 {
+        let gives_up = async {
+            for _ in 0..attempt % 100 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let name = NamespaceIdent::new(format!("n{attempt}"));
+        tokio::select! {
+            created = one.create_namespace(&name, HashMap::new()) => created.unwrap(),
+            () = gives_up => {}
+        }
+        if attempt % 50 == 49 {
+            let name = NamespaceIdent::new(format!("other{attempt}"));
+            let created = tokio::time::timeout(Duration::from_secs(20), two.create_namespace(&name, HashMap::new()));
+            created.await.unwrap_or_else(|_| panic!("after {attempt} the catalog is locked")).unwrap();
+        }
+    }
 }
 
 /// Names the lake's folder to a child process of [`processes_on_one_database_lose_nothing`], and its number.

@@ -104,7 +104,7 @@ class MetadataIndex:
     def reconcile(self) -> dict[str, int]:
         """Lists the source, and adds the rows to the journal that make the inventory true again."""
     def status(self) -> dict[str, Any]:
-        """`name`, `source`, `state` (`Backfilling`, `Active`, `Stopped`, `Failed`), `objects`, `changes`, `annotated`,
+        """`name`, `source`, `state` (`Backfilling`, `Active`, `Stopped`, `Failed`), `objects`, `changes`, `annotated`, `listed`,
         `events` (counts), `lag_ms`, `last_error`."""
 
 class Table:
