@@ -26,6 +26,7 @@ use crate::record::{Change, ObjectId};
 pub(crate) type Present = (ObjectId, Change);
 
 /// What a bucket says of an object that it is asked for.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
 #[derive(Debug, Clone)]
 pub(crate) enum Looked {
     /// It is not there.

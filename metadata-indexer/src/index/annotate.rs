@@ -11,10 +11,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backlog::{Backlog, Tagged, Target, Waiting};
+use super::conditions::is_one_of;
 use super::key_index::content_hash;
 use super::observe::pause_after;
 use super::shard::KeyHash;
-use super::writer::{BATCH, batches, is_one_of};
+use super::writer::{BATCH, batches};
 use super::{COLLECTED_FOR, FIRST_PAUSE, Index, upkeep};
 use crate::extract::{Content, Failure, Learner, learn};
 use crate::feed::stopped;

@@ -1,6 +1,7 @@
 //! One index: its tables, and what keeps them true.
 //!
 //! * [`writer`]: the journal, and the inventory that derives from it.
+//! * [`conditions`]: which rows of these are asked for.
 //! * [`key_index`]: where in the inventory each object is, in [`shard`]s.
 //! * [`observe`]: what is so with a file of a folder, against what is known of it; [`follow_folder`]: when that is looked at.
 //! * [`bucket`]: what is so with an object of a bucket; [`events`]: what its store tells; [`follow_bucket`]: when.
@@ -10,6 +11,7 @@
 mod annotate;
 mod backlog;
 mod bucket;
+mod conditions;
 mod events;
 mod follow_bucket;
 mod follow_folder;

@@ -98,7 +98,7 @@ fn place(entries: &[Packed], key: &KeyHash) -> Option<usize> {
     /// Places between the one at which a key is expected and the next that is looked at.
     const STEP: usize = 64;
     let is_before = |at: usize| entries.get(at).is_some_and(|entry| entry.key < *key);
-    let near = (u128::from(slot(key)) * entries.len() as u128 >> 64) as usize;
+    let near = ((u128::from(slot(key)) * entries.len() as u128) >> 64) as usize;
     let (mut low, mut high, mut step) = (near, near, STEP);
     while low > 0 && !is_before(low) {
         low = low.saturating_sub(step);

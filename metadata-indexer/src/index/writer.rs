@@ -7,6 +7,7 @@ use tarndb_core::maintenance::RewrittenGroup;
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, Table};
 
 use super::backlog::Backlog;
+use super::conditions::{is_one_of, timestamp};
 use super::key_index::{self, KeyIndex, Known};
 use super::shard::KeyHash;
 use super::upkeep::{self, Due};
@@ -89,18 +90,6 @@ pub(super) fn batches(table: &Table) -> Result<u64> {
 
 fn today(lake: &Lakehouse) -> i64 {
     lake.storage().clock().now_ms().saturating_mul(1000).div_euclid(DAY)
-}
-
-/// A time in microseconds since 1970, as SQL has it.
-fn timestamp(time: i64) -> String {
-    let time = chrono::DateTime::from_timestamp_micros(time).unwrap_or_default().naive_utc();
-    format!("TIMESTAMP '{}'", time.format("%Y-%m-%d %H:%M:%S%.6f"))
-}
-
-/// The condition that the key is one of these.
-pub(super) fn is_one_of(keys: &[&str]) -> String {
-    let keys: Vec<String> = keys.iter().map(|key| format!("'{}'", key.replace('\'', "''"))).collect();
-    format!("key IN ({})", keys.join(", "))
 }
 
 impl Writer {
