@@ -233,7 +233,8 @@ def upkeep(folder: pathlib.Path, endpoint: str, objects: int, seconds: int) -> N
                     for table in ["journal", "inventory"]
                 ]
                 files = [path for path in lake_folder.rglob("*") if path.is_file()]
-                size = sum(path.stat().st_size for path in files) / 2**20
+                # Some go meanwhile.
+                size = sum(path.stat().st_size for path in files if path.exists()) / 2**20
                 print(
                     f"after {second:,} commits: {'; '.join(told)}; {len(files):,} files on disk, {size:.0f} MiB;"
                     f" a commit takes {statistics.median(took) * 1000:.0f} ms; {memory('VmRSS'):.0f} MiB of memory",

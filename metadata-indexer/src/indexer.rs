@@ -100,6 +100,11 @@ impl MetadataIndexer {
         let open = || Source::open(source, lake.location(), options, &self.stores);
         match self.index(lake, name).await {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
+            // What could not be created is gone on with.
+            Ok(index) if index.is_failed() && open()?.url() == index.source() && index.options() == options => {
+                index.start(lake).await?;
+                return Ok(index);
+            }
             Ok(index) if if_not_exists && open()?.url() == index.source() && index.options() == options => return Ok(index),
             Ok(_) => {
                 return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a metadata index `{name}` already")));
@@ -111,9 +116,10 @@ impl MetadataIndexer {
         if let Err(error) = index.start(lake).await {
             // Hours of listing are not thrown away because of what may pass.
             if let Some(objects) = index.status(lake).await.ok().map(|status| status.objects).filter(|objects| *objects > 0) {
+                index.set_failed(&error);
                 let message = format!(
-                    "not all that is there is in the metadata index `{name}` yet, but {objects} objects; it stays, and \
-                     `CALL system.start_metadata_index('{name}')` goes on"
+                    "not all that is there is in the metadata index `{name}` yet, but {objects} objects; it stays, and to create it \
+                     again, or `CALL system.start_metadata_index('{name}')`, goes on"
                 );
                 return Err(Error::new(error.kind(), message).with_source(error));
             }

@@ -341,15 +341,23 @@ async fn bloom_filters_prune_row_groups() {
     run(
         &lake,
         &[
-            "CREATE TABLE t (id BIGINT, s STRING) TBLPROPERTIES ('write.parquet.bloom-filter-enabled.column.s' = 'true')",
-            "INSERT INTO t SELECT value, 's' || (value * 2) FROM generate_series(1000, 2000)",
+            "CREATE TABLE t (id BIGINT, s STRING) TBLPROPERTIES ('write.parquet.bloom-filter-enabled.column.s' = 'true',
+               'write.parquet.bloom-filter-enabled.column.id' = 'true')",
+            "INSERT INTO t SELECT value * 2, 's' || (value * 2) FROM generate_series(1000, 2000)",
         ],
     )
     .await;
-    let explained = rows(&lake, "EXPLAIN ANALYZE SELECT * FROM t WHERE s = 's3001'").await.unwrap();
-    let plan = naive::lines(&explained).join("\n");
-    assert!(plan.contains("row_groups_pruned_bloom_filter=1 total \u{2192} 0 matched"), "{plan}");
+    // Of texts they are looked at before the file is opened.
+    for (condition, pruned) in [
+        ("id = 3001", "row_groups_pruned_bloom_filter=1 total \u{2192} 0 matched"),
+        ("s = 's3001'", "iceberg_files_pruned_while_running=1"),
+    ] {
+        let explained = rows(&lake, &format!("EXPLAIN ANALYZE SELECT * FROM t WHERE {condition}")).await.unwrap();
+        let plan = naive::lines(&explained).join("\n");
+        assert!(plan.contains(pruned), "{plan}");
+    }
     assert_eq!(number(&lake, "SELECT count(*) FROM t WHERE s = 's3000'").await, 1);
+    assert_eq!(number(&lake, "SELECT count(*) FROM t WHERE id = 3000").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -153,6 +153,16 @@ impl Index {
         &self.names
     }
 
+    /// Whether its last attempt in this process failed.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.state().0 == IndexState::Failed
+    }
+
+    /// Says so.
+    pub(crate) fn set_failed(&self, error: &Error) {
+        self.set_state(IndexState::Failed, Some(error));
+    }
+
     fn state(&self) -> MutexGuard<'_, (IndexState, Option<String>)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
