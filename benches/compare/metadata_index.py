@@ -17,6 +17,7 @@ import os
 import pathlib
 import random
 import shutil
+import stat
 import statistics
 import subprocess
 import sys
@@ -214,6 +215,15 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
         (folder / "found.json").write_text(json.dumps({"metadata": lake.table("bench.inventory").metadata_location, "objects": objects}))
 
 
+def size_of(path: pathlib.Path) -> int | None:
+    """The size of a file; nothing of what is none, or went since it was listed."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
 def upkeep(folder: pathlib.Path, endpoint: str, objects: int, seconds: int) -> None:
     import tarndb
 
@@ -232,11 +242,9 @@ def upkeep(folder: pathlib.Path, endpoint: str, objects: int, seconds: int) -> N
                     f"{table}: {number(chr(34) + table + '$files' + chr(34))} files, {number(chr(34) + table + '$snapshots' + chr(34))} snapshots"
                     for table in ["journal", "inventory"]
                 ]
-                files = [path for path in lake_folder.rglob("*") if path.is_file()]
-                # Some go meanwhile.
-                size = sum(path.stat().st_size for path in files if path.exists()) / 2**20
+                sizes = [size for size in map(size_of, lake_folder.rglob("*")) if size is not None]
                 print(
-                    f"after {second:,} commits: {'; '.join(told)}; {len(files):,} files on disk, {size:.0f} MiB;"
+                    f"after {second:,} commits: {'; '.join(told)}; {len(sizes):,} files on disk, {sum(sizes) / 2**20:.0f} MiB;"
                     f" a commit takes {statistics.median(took) * 1000:.0f} ms; {memory('VmRSS'):.0f} MiB of memory",
                     flush=True,
                 )

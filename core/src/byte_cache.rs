@@ -53,6 +53,11 @@ impl<K: Eq + Hash + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Byt
         }
     }
 
+    /// Gives up a value, of which it is known that it will hardly be asked for again.
+    pub(crate) async fn forget(&self, key: &K) {
+        self.items.invalidate(key).await;
+    }
+
     /// Bytes that are taken.
     #[cfg(test)]
     fn bytes(&self) -> u64 {
@@ -79,5 +84,7 @@ mod tests {
         cache.put(7, 7, 300_000).await;
         assert_eq!(cache.get(&7).await, None, "what would put out too much");
         assert_eq!(cache.clone().get(&0).await, Some(0), "clones share it");
+        cache.forget(&0).await;
+        assert_eq!(cache.get(&0).await, None, "what was given up");
     }
 }

@@ -1,5 +1,6 @@
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use tarndb::{EventCounts, MetadataIndex, Synced};
 
 use crate::runtime::wait;
@@ -38,10 +39,14 @@ fn event_counts(py: Python<'_>, counts: EventCounts) -> PyResult<Bound<'_, PyDic
 impl PyMetadataIndex {
     /// A message as its store sends it: JSON as `str` or `bytes`, or what `json.loads` makes of it.
     fn push<'py>(&self, py: Python<'py>, event_json: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
-        let message = match (event_json.extract::<String>(), event_json.extract::<Vec<u8>>()) {
-            (Ok(text), _) => text,
-            (_, Ok(bytes)) if event_json.is_instance_of::<PyBytes>() => String::from_utf8(bytes)?,
-            _ => py.import("json")?.call_method1("dumps", (event_json,))?.extract()?,
+        // There may be many megabytes of it, which stay where they are.
+        if event_json.is_instance_of::<PyBytes>() {
+            let bytes: PyBackedBytes = event_json.extract()?;
+            return event_counts(py, wait(py, self.index.push(std::str::from_utf8(&bytes)?))?);
+        }
+        let message: PyBackedStr = match event_json.is_instance_of::<PyString>() {
+            true => event_json.extract()?,
+            false => py.import("json")?.call_method1("dumps", (event_json,))?.extract()?,
         };
         event_counts(py, wait(py, self.index.push(&message))?)
     }

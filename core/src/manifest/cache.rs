@@ -88,6 +88,11 @@ impl ManifestCache {
         Ok(columns)
     }
 
+    /// Gives up a manifest or a list that the newest snapshot does not have any more.
+    pub(crate) async fn forget(&self, path: &str) {
+        self.items.forget(&self.key(path)).await;
+    }
+
     /// Everything that a manifest of `metadata`'s table says of its files, which only a commit that writes it anew needs;
     /// `None` for removed files.
     pub(crate) async fn entries(&self, metadata: &TableMetadata, file: &ManifestFile) -> Result<Vec<Option<FileEntry>>> {

@@ -59,6 +59,12 @@ impl PositionCache {
         self.sets.put((self.root.clone(), part), positions, bytes).await;
     }
 
+    /// Gives up what a whole file holds, which the newest snapshot does not have any more.
+    pub(crate) async fn forget(&self, path: &str) {
+        self.sets.forget(&(self.root.clone(), (path.to_string(), None))).await;
+        self.directories.forget(&(self.root.clone(), path.to_string())).await;
+    }
+
     /// The directory of a data file, if it is known, which may be that it has none.
     pub(crate) async fn directory(&self, path: &str) -> Option<Option<Arc<Directory>>> {
         self.directories.get(&(self.root.clone(), path.to_string())).await

@@ -28,6 +28,15 @@ impl Environment {
         Self { catalog, manifests, positions, bloom_filters, storage, memory: Arc::clone(&MEMORY_POOL) }
     }
 
+    /// Gives up what is known of files that a commit took out of its table's newest state: with a commit each second, caches would be full
+    /// of it. Who reads an older snapshot reads them again.
+    pub(crate) async fn forget(&self, paths: impl Iterator<Item = &str>) {
+        for path in paths {
+            self.manifests.forget(path).await;
+            self.positions.forget(path).await;
+        }
+    }
+
     /// For a table in another storage, which is not in the catalog.
     pub(crate) fn with_storage(&self, storage: Storage) -> Self {
         let manifests = self.manifests.for_storage(storage.clone());

@@ -151,6 +151,9 @@ impl Transaction {
             Ok((committed, used)) => {
                 let unused: Vec<String> = written.difference(&used).cloned().collect();
                 self.discard(unused).await;
+                self.env
+                    .forget(self.actions.iter().filter_map(|action| action.producer()).flat_map(SnapshotProducer::replaced))
+                    .await;
                 Ok(committed)
             }
             Err(error) if error.kind() == ErrorKind::CommitStateUnknown => Err(error),

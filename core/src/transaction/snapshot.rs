@@ -61,6 +61,8 @@ pub(crate) struct SnapshotProducer {
     added: Option<Vec<OwnManifest>>,
     filtered: HashMap<String, Filtered>,
     merged: HashMap<Vec<String>, OwnManifest>,
+    /// The list of the snapshot that the last attempt started from.
+    parent_list: Option<String>,
 }
 
 impl SnapshotProducer {
@@ -75,6 +77,7 @@ impl SnapshotProducer {
             added: None,
             filtered: HashMap::new(),
             merged: HashMap::new(),
+            parent_list: None,
         }
     }
 
@@ -96,6 +99,13 @@ impl SnapshotProducer {
         files.map(|written| written.file.file_path().to_string()).collect()
     }
 
+    /// Files of metadata, and delete files, that the snapshot has others for.
+    pub(super) fn replaced(&self) -> impl Iterator<Item = &str> {
+        let manifests = self.filtered.keys().chain(self.merged.keys().flatten());
+        let files = self.filtered.values().flat_map(|filtered| &filtered.removed).map(DataFile::file_path);
+        self.parent_list.iter().chain(manifests).map(String::as_str).chain(files)
+    }
+
     pub(super) async fn apply(&mut self, attempt: &mut Attempt<'_>) -> Result<()> {
         self.attempts += 1;
         let metadata = std::sync::Arc::clone(&attempt.current);
@@ -106,6 +116,7 @@ impl SnapshotProducer {
             Some(parent) => attempt.env.manifests.manifest_list(parent).await?.as_ref().clone(),
             None => Vec::new(),
         };
+        self.parent_list = parent.map(|parent| parent.manifest_list().to_string());
         let mut own = self.added_manifests(&metadata).await?;
         for written in self.change.added_data.iter().chain(&self.change.added_deletes) {
             summary.add(&written.file);

@@ -3,8 +3,9 @@
 //! Files are written again beside the writer, which commits them: it knows which of their rows changed meanwhile. So batches wait for
 //! a commit and never for a rewrite.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use tarndb_core::maintenance::{
@@ -39,6 +40,13 @@ const TIERS: [Tier; 3] = [
 /// Files of a table of which nobody writes more.
 const ALL: Tier = Tier { below: None, from: 0, files: 2 };
 
+/// How long nothing was committed when tables are put in order.
+const QUIET_FOR: Duration = Duration::from_secs(30);
+
+/// Then files are put together, too, when the largest of them has at most so many times as many bytes as the others: no row is written
+/// again more often than so many times for one that is new, and few files are left, of very different sizes.
+const QUIET_RATIO: u64 = 16;
+
 /// Which files are put together, and when.
 #[derive(Debug, Clone, Copy)]
 struct Tier {
@@ -57,23 +65,22 @@ const LONGEST_QUERY: i64 = 10 * 60 * 1000;
 
 impl Tier {
     /// The files of a table to put together. The rows of the inventory and of the annotations are looked for by key.
-    async fn plan(self, table: &Table, is_by_key: bool) -> Result<Vec<RewriteGroup>> {
-        let groups = plan_rewrite(table, &self.options(is_by_key), &[]).await?;
-        // A file that is larger is there because many of its rows are deleted.
-        let is_worth = |group: &RewriteGroup| {
-            let is_larger = |size: u64| size >= self.below.unwrap_or(FULL);
-            group.sizes().filter(|size| *size >= self.from).count() >= self.files || group.sizes().any(is_larger)
-        };
-        Ok(groups.into_iter().filter(is_worth).collect())
-    }
-
-    fn options(self, is_by_key: bool) -> RewriteDataFilesOptions {
-        RewriteDataFilesOptions {
+    async fn plan(self, table: &Table, is_by_key: bool, upkeep: Upkeep) -> Result<Vec<RewriteGroup>> {
+        let is_quiet = upkeep == Upkeep::Quiet;
+        let options = RewriteDataFilesOptions {
             min_file_size_bytes: self.below,
-            min_input_files: self.files,
+            min_input_files: if is_quiet { 2 } else { self.files },
             sort_by: if is_by_key { vec!["key".to_string()] } else { Vec::new() },
             ..RewriteDataFilesOptions::default()
-        }
+        };
+        let is_worth = |group: &RewriteGroup| {
+            // A file that is larger is there because many of its rows are deleted.
+            let is_larger = |size: u64| size >= self.below.unwrap_or(FULL);
+            let are_many = group.sizes().filter(|size| *size >= self.from).count() >= self.files;
+            let (all, largest) = (group.sizes().sum::<u64>(), group.sizes().max().unwrap_or(0));
+            are_many || group.sizes().any(is_larger) || is_quiet && largest <= QUIET_RATIO.saturating_mul(all - largest)
+        };
+        Ok(plan_rewrite(table, &options, &[]).await?.into_iter().filter(is_worth).collect())
     }
 }
 
@@ -82,14 +89,19 @@ impl Tier {
 enum Upkeep {
     /// What some batches more left.
     Batches,
+    /// What many left, and nobody adds to.
+    Quiet,
     /// What a listing of all left.
     All,
 }
 
 /// What nobody has kept up yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Due {
     upkeep: Mutex<Option<Upkeep>>,
+    /// Commits of this process.
+    commits: AtomicU64,
+    quiet_for: Duration,
     grew: Notify,
     /// One at a time.
     one: AsyncMutex<()>,
@@ -97,9 +109,23 @@ pub(super) struct Due {
     is_awaited: AtomicBool,
 }
 
+impl Default for Due {
+    fn default() -> Self {
+        Self {
+            upkeep: Mutex::default(),
+            commits: AtomicU64::new(0),
+            quiet_for: QUIET_FOR,
+            grew: Notify::new(),
+            one: AsyncMutex::default(),
+            is_awaited: AtomicBool::new(false),
+        }
+    }
+}
+
 impl Due {
     /// Says that something was committed, of which this is the number.
     pub(super) fn add(&self, number: u64) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
         if number.is_multiple_of(EVERY) {
             self.add_upkeep(Upkeep::Batches);
         }
@@ -126,6 +152,24 @@ impl Due {
         self.is_awaited.store(is_awaited, Ordering::Relaxed);
     }
 
+    /// Waits until something is due. `in_order` is the number of commits after which tables were put in order last; before that, nobody
+    /// knows what others left.
+    async fn comes(&self, in_order: &mut Option<u64>) {
+        loop {
+            let commits = self.commits.load(Ordering::Relaxed);
+            tokio::select! {
+                () = self.grew.notified() => return,
+                () = tokio::time::sleep(self.quiet_for), if *in_order != Some(commits) => {
+                    if self.commits.load(Ordering::Relaxed) == commits {
+                        *in_order = Some(commits);
+                        self.put_back(Upkeep::Quiet);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     fn take(&self) -> Option<Upkeep> {
         self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -135,10 +179,11 @@ impl Index {
     /// Keeps the tables up, beside whoever writes to them, until it is told to stop.
     pub(super) async fn keep_up_as_it_comes(self: Arc<Self>, lake: WeakLakehouse, mut stop: watch::Receiver<bool>) {
         self.due.will_be_awaited(true);
+        let mut in_order = None;
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => break,
-                () = self.due.grew.notified() => {}
+                () = self.due.comes(&mut in_order) => {}
             }
             let Some(lake) = lake.upgrade() else { break };
             self.keep_up_now(&lake, Some(&stop)).await;
@@ -161,8 +206,8 @@ impl Index {
         let mut failed = None;
         for tier in tiers {
             // One does not wait for another.
-            failed = self.rewrite_journal(lake, *tier, stop).await.err().or(failed);
-            failed = self.rewrite_inventory(lake, *tier, stop).await.err().or(failed);
+            failed = self.rewrite_journal(lake, (*tier, upkeep), stop).await.err().or(failed);
+            failed = self.rewrite_inventory(lake, (*tier, upkeep), stop).await.err().or(failed);
         }
         failed = self.write_alone(lake, async |writer| writer.expire(lake).await).await.err().or(failed);
         failed = self.keep_up_dead_letters(lake).await.err().or(failed);
@@ -172,8 +217,13 @@ impl Index {
         }
     }
 
-    async fn rewrite_journal(&self, lake: &Lakehouse, tier: Tier, stop: Option<&watch::Receiver<bool>>) -> Result<()> {
-        for group in tier.plan(&lake.table(&self.names.journal).await?, false).await? {
+    async fn rewrite_journal(
+        &self,
+        lake: &Lakehouse,
+        (tier, upkeep): (Tier, Upkeep),
+        stop: Option<&watch::Receiver<bool>>,
+    ) -> Result<()> {
+        for group in tier.plan(&lake.table(&self.names.journal).await?, false, upkeep).await? {
             if is_told(stop) {
                 break;
             }
@@ -183,8 +233,13 @@ impl Index {
         Ok(())
     }
 
-    async fn rewrite_inventory(&self, lake: &Lakehouse, tier: Tier, stop: Option<&watch::Receiver<bool>>) -> Result<()> {
-        for group in tier.plan(&lake.table(&self.names.inventory).await?, true).await? {
+    async fn rewrite_inventory(
+        &self,
+        lake: &Lakehouse,
+        (tier, upkeep): (Tier, Upkeep),
+        stop: Option<&watch::Receiver<bool>>,
+    ) -> Result<()> {
+        for group in tier.plan(&lake.table(&self.names.inventory).await?, true, upkeep).await? {
             if is_told(stop) {
                 break;
             }
@@ -253,7 +308,7 @@ async fn keys_of(group: &RewrittenGroup) -> Result<Vec<(String, Vec<KeyHash>)>> 
 /// Those of maintenance.
 pub(super) async fn keep_up(lake: &Lakehouse, table: &str, is_by_key: bool) -> Result<()> {
     for tier in TIERS {
-        for group in tier.plan(&lake.table(table).await?, is_by_key).await? {
+        for group in tier.plan(&lake.table(table).await?, is_by_key, Upkeep::Batches).await? {
             group.write().await?.commit().await?;
         }
     }
@@ -278,4 +333,65 @@ pub(super) async fn expire(lake: &Lakehouse, table: &Table) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+    use crate::{MetadataIndexer, MetadataIndexes};
+
+    #[tokio::test]
+    async fn tables_are_put_in_order_when_nothing_happens() {
+        let due = Due { quiet_for: Duration::from_millis(20), ..Due::default() };
+        let mut in_order = None;
+        for commits in [0, 1, 2] {
+            due.comes(&mut in_order).await;
+            assert_eq!((due.take(), in_order), (Some(Upkeep::Quiet), Some(commits)));
+            let more = tokio::time::timeout(Duration::from_millis(100), due.comes(&mut in_order)).await;
+            assert!(more.is_err() && due.take().is_none(), "once, until there is another commit");
+            due.add(commits + 1);
+        }
+        due.add(EVERY);
+        due.comes(&mut in_order).await;
+        assert_eq!((due.take(), in_order), (Some(Upkeep::Batches), Some(2)));
+    }
+
+    async fn number(lake: &Lakehouse, sql: &str) -> i64 {
+        let rows = lake.sql(sql).await.unwrap().collect().await.unwrap();
+        rows[0].column(0).as_primitive::<Int64Type>().value(0)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn few_files_are_left_in_quiet() {
+        let folder = tempfile::tempdir().unwrap();
+        let indexer = Arc::new(MetadataIndexer::default());
+        let lake = Lakehouse::builder("memory://").with_extension(Arc::clone(&indexer) as _).build().await.unwrap();
+        lake.create_metadata_index("docs", folder.path().to_str().unwrap()).await.unwrap();
+        let index = indexer.index(&lake, "docs").await.unwrap();
+        index.stop().await;
+        for round in 0..6 {
+            for file in 0..200 {
+                let name = folder.path().join(format!("{:03}.txt", (file * 7 + round * 31) % 400));
+                std::fs::write(name, vec![b'x'; 10 + round]).unwrap();
+            }
+            index.sync(&lake).await.unwrap();
+        }
+        let (files, keys) =
+            ("SELECT count(*) FROM docs.\"inventory$files\" WHERE content = 0", "SELECT count(*) FROM docs.inventory");
+        let (before, known) = (number(&lake, files).await, number(&lake, keys).await);
+        assert!(before > 8, "{before} files");
+        index.due.put_back(Upkeep::Quiet);
+        index.keep_up_now(&lake, None).await;
+        assert_eq!((number(&lake, files).await, number(&lake, keys).await), (4, known), "a file in each partition");
+        assert_eq!(number(&lake, "SELECT count(DISTINCT key) FROM docs.inventory").await, known);
+        // What is in order is left alone.
+        let snapshots = "SELECT count(*) FROM docs.\"inventory$snapshots\"";
+        let committed = number(&lake, snapshots).await;
+        index.due.put_back(Upkeep::Quiet);
+        index.keep_up_now(&lake, None).await;
+        assert_eq!(number(&lake, snapshots).await, committed);
+    }
 }
