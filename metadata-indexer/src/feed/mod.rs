@@ -18,7 +18,7 @@ use crate::event::{self, Dead, Parsed};
 use crate::options::{Feed, IndexOptions};
 use crate::registry::Registry;
 
-/// Messages that wait for a commit at most. Who sends more waits, or is told to come again.
+/// Messages that wait for a commit at most. Who sends more waits.
 const WAITING: usize = 1_000;
 
 /// A message on its way into the tables.
@@ -103,12 +103,6 @@ impl Events {
         // When nobody takes messages any more, the receiver fails.
         drop(self.messages.send(Delivery { parts, committed }).await);
         receiver
-    }
-
-    /// Hands on a message; `None` when there is no room.
-    fn try_send(&self, parts: Vec<Parsed>) -> Option<oneshot::Receiver<()>> {
-        let (committed, receiver) = oneshot::channel();
-        self.messages.try_send(Delivery { parts, committed }).ok().map(|()| receiver)
     }
 
     /// Says how the source is, for the status of the index: `None` when it is well.

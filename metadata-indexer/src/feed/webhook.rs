@@ -33,7 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PATIENCE_AT_END: Duration = Duration::from_secs(5);
 
 /// Connections at once; others wait.
-const CONNECTIONS: usize = 256;
+const CONNECTIONS: usize = 512;
+
+/// Messages that wait for a commit at once. Who sends another is told to come again, for which there are connections left.
+const WAITING: usize = 400;
 
 /// After a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -65,6 +68,8 @@ struct Receiver {
     path: Arc<str>,
     secret: Secret,
     events: Events,
+    /// For messages that wait.
+    room: Arc<Semaphore>,
 }
 
 fn unusable(what: String) -> Error {
@@ -137,7 +142,8 @@ impl Webhook {
 impl EventSource for Webhook {
     async fn run(&self, events: Events, mut stop: Stop) {
         let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let receiver = Receiver { path: Arc::from(self.path.as_str()), secret: self.secret.clone(), events: events.clone() };
+        let (path, secret) = (Arc::from(self.path.as_str()), self.secret.clone());
+        let receiver = Receiver { path, secret, events: events.clone(), room: Arc::new(Semaphore::new(WAITING)) };
         let router = Router::new().fallback(receive).with_state(receiver);
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
@@ -237,13 +243,15 @@ async fn take(receiver: &Receiver, body: &Bytes) -> Response<Body> {
         let answer = serde_json::json!({ "validationResponse": code }).to_string();
         return (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], answer).into_response();
     }
-    match receiver.events.try_send(parts) {
-        None => answer(StatusCode::SERVICE_UNAVAILABLE, "too many events wait: send it again later\n"),
-        Some(committed) => match committed.await {
-            Ok(()) => answer(StatusCode::OK, "committed\n"),
-            Err(_) => answer(StatusCode::SERVICE_UNAVAILABLE, "the event could not be committed: send it again later\n"),
-        },
+    let Ok(_room) = receiver.room.try_acquire() else { return come_again("too many events wait") };
+    match receiver.events.send(parts).await.await {
+        Ok(()) => answer(StatusCode::OK, "committed\n"),
+        Err(_) => come_again("the event could not be committed"),
     }
+}
+
+fn come_again(why: &str) -> Response<Body> {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], format!("{why}: send it again later\n")).into_response()
 }
 
 #[cfg(test)]
@@ -261,6 +269,35 @@ mod tests {
             assert!(!secret.signed(wrong, body), "{wrong}");
         }
         assert!(!secret.signed(right, b"something else"));
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_is_told_to_come_again() {
+        let (events, mut inbox) = crate::feed::inbox(Arc::default());
+        let (path, secret, room) = (Arc::from("/"), Secret(Arc::from(b"s".as_slice())), Arc::new(Semaphore::new(2)));
+        let receiver = Receiver { path, secret, events, room };
+        let send = || {
+            let receiver = receiver.clone();
+            async move { take(&receiver, &Bytes::from_static(b"{}")).await.status() }
+        };
+        let waiting = [tokio::spawn(send()), tokio::spawn(send())];
+        let deliveries = [inbox.recv().await.unwrap(), inbox.recv().await.unwrap()];
+        assert_eq!(send().await, StatusCode::SERVICE_UNAVAILABLE);
+        let [committed, failed] = deliveries;
+        committed.committed.send(()).unwrap();
+        drop(failed);
+        let mut answers = Vec::new();
+        for waits in waiting {
+            answers.push(waits.await.unwrap());
+        }
+        answers.sort_unstable();
+        assert_eq!(answers, [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE]);
+        let again = tokio::spawn(send());
+        inbox.recv().await.unwrap().committed.send(()).unwrap();
+        assert_eq!(again.await.unwrap(), StatusCode::OK);
+        // Nobody takes them any more.
+        drop(inbox);
+        assert_eq!(send().await, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]

@@ -33,6 +33,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Objects that cannot be read, one after the other, before the rest is left for later: then it is not about them.
 const FAILED_IN_A_ROW: usize = 32;
 
+/// Objects that could not be read and are remembered until they are tried again.
+const FAILED_AT_MOST: usize = 10_000;
+
 /// Tables that are compared: when that ends early, they have to be compared again.
 struct Unseen<'a>(Option<&'a Backlog>);
 
@@ -45,6 +48,32 @@ impl Unseen<'_> {
 impl Drop for Unseen<'_> {
     fn drop(&mut self) {
         self.0.iter().for_each(|backlog| backlog.add_all());
+    }
+}
+
+/// What is left where the others were annotated.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Why an object is not ours to read, of which nothing will be known.
+    refused: Option<Error>,
+    /// Objects that could not be read now, and why.
+    failed: Vec<(ObjectId, Target)>,
+    failure: Option<Error>,
+}
+
+impl Left {
+    /// Leaves what could not be read to who annotates in the background.
+    ///
+    /// # Errors
+    /// Why an object could not be read.
+    pub(super) fn leave_to(self, backlog: &Backlog) -> Result<()> {
+        match self.failure {
+            None => Ok(()),
+            Some(error) => {
+                backlog.put_back(self.failed);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -69,11 +98,18 @@ impl Index {
     /// Keeps the annotations up to the inventory, until it is told to stop.
     pub(super) async fn annotate_as_it_comes(self: Arc<Self>, lake: WeakLakehouse, mut stop: watch::Receiver<bool>) {
         let mut pause = FIRST_PAUSE;
+        // Nobody waits for those that could not be read.
+        let (mut failed, mut again) = (HashMap::new(), Instant::now());
         self.backlog.add_all();
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => return,
                 () = self.backlog.grew() => tokio::time::sleep(COLLECTED_FOR).await,
+                () = tokio::time::sleep_until(again), if !failed.is_empty() => {}
+            }
+            let has_failed = !failed.is_empty();
+            if has_failed && Instant::now() >= again {
+                self.backlog.put_back(failed.drain());
             }
             let Some(open) = lake.upgrade() else { return };
             let annotated = match self.backlog.take() {
@@ -81,12 +117,23 @@ impl Index {
                 Some(Waiting::All) => self.annotate_all(&open, &stop).await,
                 Some(Waiting::Some(targets)) => {
                     let _one = self.annotating.lock().await;
-                    let targets = stream::iter(targets.into_iter().map(Ok));
-                    self.annotate(&open, targets, &stop).await.inspect(|refused| self.note_refused(refused.as_ref()))
+                    self.annotate(&open, stream::iter(targets.into_iter().map(Ok)), &stop).await
                 }
             };
             match annotated {
-                Ok(_) => pause = FIRST_PAUSE,
+                Ok(left) => {
+                    if let Some(error) = &left.failure {
+                        tracing::warn!(index = self.name, error = error.report(), "objects cannot be annotated now");
+                        again = Instant::now() + pause;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    } else if failed.is_empty() {
+                        pause = FIRST_PAUSE;
+                    }
+                    failed.extend(left.failed);
+                    if left.failure.is_some() || left.refused.is_some() || has_failed && failed.is_empty() {
+                        self.set_annotation_error(left.failure.or(left.refused).as_ref());
+                    }
+                }
                 Err(error) if self.is_end(&lake, &error).await => return,
                 Err(error) => {
                     tracing::warn!(index = self.name, error = error.report(), "objects cannot be annotated now");
@@ -97,15 +144,10 @@ impl Index {
                         () = tokio::time::sleep(pause) => {}
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
+                    failed.clear();
                     self.backlog.add_all();
                 }
             }
-        }
-    }
-
-    fn note_refused(&self, refused: Option<&Error>) {
-        if refused.is_some() {
-            self.set_annotation_error(refused);
         }
     }
 
@@ -113,8 +155,8 @@ impl Index {
     /// there any more.
     ///
     /// # Errors
-    /// `Unsupported` when this process does not have all extractors; those of reading and of commits.
-    pub(super) async fn annotate_all(&self, lake: &Lakehouse, stop: &watch::Receiver<bool>) -> Result<Option<Error>> {
+    /// `Unsupported` when this process does not have all extractors; those of commits, and of reading when it is not about some objects.
+    pub(super) async fn annotate_all(&self, lake: &Lakehouse, stop: &watch::Receiver<bool>) -> Result<Left> {
         const CONTENT: [&str; 4] = ["key", "version_id", "sequence_number", "e_tag"];
         const OBJECT: [&str; 6] = ["key", "version_id", "sequence_number", "e_tag", "size", "is_delete_marker"];
         let _one = self.annotating.lock().await;
@@ -131,9 +173,9 @@ impl Index {
         }
         let rows = lake.scan(&inventory, Some(&OBJECT.map(str::to_string)), None, None).await?;
         let targets = rows.map(|batch| new_contents(&batch?, &mut known)).map_ok(|new| stream::iter(new.into_iter().map(Ok)));
-        let refused = self.annotate(lake, targets.try_flatten(), stop).await?;
+        let left = self.annotate(lake, targets.try_flatten(), stop).await?;
         if *stop.borrow() {
-            return Ok(refused);
+            return Ok(left);
         }
         if !known.is_empty() {
             let annotations = lake.table(&self.names.annotations).await?;
@@ -141,29 +183,30 @@ impl Index {
             let gone = rows.map(|batch| gone_contents(&batch?, &known)).map_ok(|gone| stream::iter(gone.into_iter().map(Ok)));
             self.annotate(lake, gone.try_flatten(), stop).await?;
         }
-        self.set_annotation_error(refused.as_ref());
+        self.set_annotation_error(left.failure.as_ref().or(left.refused.as_ref()));
         unseen.seen();
-        Ok(refused)
+        Ok(left)
     }
 
-    /// Looks at contents, and commits what is learnt as it comes: one at a time. An object that is not ours to read is left out, and handed back is why.
+    /// Looks at contents, and commits what is learnt as it comes: one at a time. An object that cannot be read does not hold up the others.
     async fn annotate(
         &self,
         lake: &Lakehouse,
         targets: impl Stream<Item = Result<(ObjectId, Target)>> + Send,
         stop: &watch::Receiver<bool>,
-    ) -> Result<Option<Error>> {
+    ) -> Result<Left> {
         let learners: Arc<[Learner]> = self.own.extractors.named(&self.extract)?.into();
         let looked_at = targets.map(|target| {
             let learners = Arc::clone(&learners);
             async move {
                 let (id, target) = target?;
-                Ok::<_, Error>(self.look_into(id, target, learners).await)
+                let looked = self.look_into(id.clone(), target.clone(), learners).await;
+                Ok::<_, Error>(looked.map_err(|error| (error, (id, target))))
             }
         });
         let mut looked_at = std::pin::pin!(looked_at.buffer_unordered(READ_AT_ONCE));
-        let (mut done, mut refused, mut stop) = (Vec::new(), None, stop.clone());
-        let (mut failed, mut in_a_row) = (None, 0);
+        let (mut done, mut left, mut stop) = (Vec::new(), Left::default(), stop.clone());
+        let mut in_a_row = 0;
         let mut due = Instant::now() + COMMITTED_AFTER;
         let ended = loop {
             tokio::select! {
@@ -176,17 +219,17 @@ impl Index {
                         in_a_row = 0;
                         done.extend(one);
                     }
-                    Some(Ok(Err(error))) if error.kind() == ErrorKind::Unsupported => {
+                    Some(Ok(Err((error, _)))) if error.kind() == ErrorKind::Unsupported => {
                         tracing::warn!(index = self.name, error = error.report(), "an object is not annotated");
-                        refused = Some(error);
+                        left.refused = Some(error);
                     }
-                    // The others may be read nevertheless.
-                    Some(Ok(Err(error))) => {
+                    Some(Ok(Err((error, target)))) => {
                         in_a_row += 1;
-                        failed = Some(error);
-                        if in_a_row >= FAILED_IN_A_ROW {
-                            break Ok(());
+                        if in_a_row >= FAILED_IN_A_ROW || left.failed.len() >= FAILED_AT_MOST {
+                            break Err(error);
                         }
+                        left.failed.push(target);
+                        left.failure = Some(error);
                     }
                 },
             }
@@ -196,8 +239,7 @@ impl Index {
             }
         };
         self.keep(lake, &done).await?;
-        ended?;
-        failed.map_or(Ok(refused), Err)
+        ended.map(|()| left)
     }
 
     /// Looks at a content; `None` when it is another by now, of which another change tells.

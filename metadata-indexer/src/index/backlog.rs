@@ -62,6 +62,17 @@ impl Backlog {
         self.grew.notify_one();
     }
 
+    /// Puts back objects of which nothing was learnt, unless something is known since.
+    pub(super) fn put_back(&self, targets: impl IntoIterator<Item = (ObjectId, Target)>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Waiting::Some(known) = waiting.get_or_insert_with(|| Waiting::Some(HashMap::new())) {
+            for (id, target) in targets {
+                known.entry(id).or_insert(target);
+            }
+        }
+        self.grew.notify_one();
+    }
+
     /// Says that the tables have to be compared.
     pub(super) fn add_all(&self) {
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(Waiting::All);

@@ -23,6 +23,7 @@ mod upkeep;
 mod writer;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,7 +52,6 @@ const COLLECTED_FOR: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// An index in this process.
-#[derive(Debug)]
 pub(crate) struct Index {
     name: String,
     names: TableNames,
@@ -79,6 +79,12 @@ pub(crate) struct Index {
     /// What is wrong with the source of events.
     feed_error: Arc<Mutex<Option<String>>>,
     following: AsyncMutex<Option<Following>>,
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").field("name", &self.name).field("source", &self.source.url()).finish_non_exhaustive()
+    }
 }
 
 /// What follows the source in the background.
@@ -153,12 +159,12 @@ impl Index {
         &self.names
     }
 
-    /// Whether its last attempt in this process failed.
-    pub(crate) fn is_failed(&self) -> bool {
-        self.state().0 == IndexState::Failed
+    /// Whether nothing follows it in this process because that failed.
+    pub(crate) async fn failed_to_start(&self) -> bool {
+        self.following.lock().await.is_none() && self.state().0 == IndexState::Failed
     }
 
-    /// Says so.
+    /// Says that it failed.
     pub(crate) fn set_failed(&self, error: &Error) {
         self.set_state(IndexState::Failed, Some(error));
     }
@@ -243,7 +249,7 @@ impl Index {
         let looked = self.bring_up(lake).await?;
         if self.annotates() {
             let (_goes_on, stop) = watch::channel(false);
-            self.annotate_all(lake, &stop).await?;
+            self.annotate_all(lake, &stop).await?.leave_to(&self.backlog)?;
         }
         looked.unreadable.map_or(Ok(looked.synced), Err)
     }
@@ -268,36 +274,27 @@ impl Index {
         Ok(looked)
     }
 
-    /// How the index is when that cannot be learnt from its tables.
-    pub(crate) fn failed_status(&self, error: &Error) -> IndexStatus {
-        IndexStatus { state: IndexState::Failed, last_error: Some(error.report()), ..self.status_of(0, 0, None) }
-    }
-
-    fn status_of(&self, objects: u64, changes: u64, annotated: Option<u64>) -> IndexStatus {
-        let (state, error) = self.state().clone();
-        let feed_error = || self.feed_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let annotation_error = || self.annotation_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let denied = || if let Source::Bucket(bucket) = &self.source { bucket.denied() } else { None };
-        IndexStatus {
-            name: self.name.clone(),
-            source: self.source.url(),
-            state,
-            objects,
-            changes,
-            annotated,
-            listed: self.counters.objects_listed(),
-            events: self.counters.counts(),
-            lag_ms: self.counters.lag_ms(),
-            last_error: error.or_else(feed_error).or_else(denied).or_else(annotation_error),
-        }
-    }
-
     pub(crate) async fn status(&self, lake: &Lakehouse) -> Result<IndexStatus> {
         let (journal, inventory) = (lake.table(&self.names.journal).await?, lake.table(&self.names.inventory).await?);
         let annotated = match self.annotates() {
             true => Some(tables::row_count(&lake.table(&self.names.annotations).await?)?),
             false => None,
         };
-        Ok(self.status_of(tables::row_count(&inventory)?, tables::row_count(&journal)?, annotated))
+        let (state, error) = self.state().clone();
+        let feed_error = || self.feed_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let annotation_error = || self.annotation_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let denied = || if let Source::Bucket(bucket) = &self.source { bucket.denied() } else { None };
+        Ok(IndexStatus {
+            name: self.name.clone(),
+            source: self.source.url(),
+            state,
+            objects: tables::row_count(&inventory)?,
+            changes: tables::row_count(&journal)?,
+            annotated,
+            listed: self.counters.objects_listed(),
+            events: self.counters.counts(),
+            lag_ms: self.counters.lag_ms(),
+            last_error: error.or_else(feed_error).or_else(denied).or_else(annotation_error),
+        })
     }
 }

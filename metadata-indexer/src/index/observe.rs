@@ -7,7 +7,7 @@ use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
 use tokio::sync::mpsc;
 
 use super::status::Synced;
-use super::writer::Writer;
+use super::writer::{self, Writer};
 use super::{Index, key_index};
 use crate::folder::watch::Touched;
 use crate::folder::{Folder, Listed, is_below};
@@ -106,12 +106,8 @@ impl Index {
     }
 
     /// Whether what was there when the index was created is in the inventory.
-    pub(super) async fn is_complete(&self, lake: &Lakehouse) -> Result<bool> {
-        let mut guard = self.writer.lock().await;
-        let writer = self.take_writer(lake, &mut guard).await?;
-        let is_complete = writer.is_complete();
-        *guard = Some(writer);
-        Ok(is_complete)
+    pub(crate) async fn is_complete(&self, lake: &Lakehouse) -> Result<bool> {
+        lake.table(&self.names.inventory).await.map(|inventory| writer::is_complete(&inventory))
     }
 
     /// Says that it is.

@@ -55,10 +55,10 @@ pub struct IndexStatus {
 
 impl IndexStatus {
     /// Of one whose tables cannot be read.
-    pub(crate) fn failed(name: &str, error: &Error) -> Self {
+    pub(crate) fn failed(name: &str, source: String, error: &Error) -> Self {
         Self {
             name: name.to_string(),
-            source: String::new(),
+            source,
             state: IndexState::Failed,
             objects: 0,
             changes: 0,

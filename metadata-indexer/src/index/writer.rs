@@ -88,6 +88,11 @@ pub(super) fn batches(table: &Table) -> Result<u64> {
     Ok(number(table, BATCH)?.map_or(0, i64::cast_unsigned))
 }
 
+/// Whether all objects that were there at the start are in the inventory.
+pub(super) fn is_complete(inventory: &Table) -> bool {
+    property(inventory, COMPLETE).is_some()
+}
+
 fn today(lake: &Lakehouse) -> i64 {
     lake.storage().clock().now_ms().saturating_mul(1000).div_euclid(DAY)
 }
@@ -227,9 +232,9 @@ impl Writer {
         self.last.is_of_store()
     }
 
-    /// Whether all objects that were there at the start are in the inventory.
+    /// As [`is_complete`].
     pub(super) fn is_complete(&self) -> bool {
-        property(&self.inventory, COMPLETE).is_some()
+        is_complete(&self.inventory)
     }
 
     /// Says that they are.

@@ -20,6 +20,7 @@ use tarndb_testkit::naive::lines;
 use tarndb_testkit::{Fault, FaultPlan};
 
 use crate::rows;
+use crate::s3_server::{S3Server, Version};
 
 /// Says whether the word is in an object, and counts how often it is asked.
 #[derive(Debug, Default)]
@@ -251,6 +252,37 @@ fn change(docs: &Path, random: &mut StdRng) {
         1 => drop(fs::rename(one, path(random))),
         _ => fs::write(one, "a cat\n".repeat(random.random_range(0..9))).unwrap(),
     }
+}
+
+/// One object that cannot be read for as long as it likes: the others do not wait for it, and then it is annotated, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_read_for_long() {
+    let server = S3Server::start(false).await;
+    let put = |key: &str, size: usize| server.objects().put(key, Version { size, e_tag: size.to_string(), ..Version::default() });
+    put("broken", 1);
+    put("sound", 2);
+    server.objects().broken.insert("broken".to_string());
+    let lake = Lakehouse::builder("memory://").with_extension(Arc::new(MetadataIndexer::default())).build().await.unwrap();
+    let options = [("endpoint", server.endpoint()), ("region", "x".into()), ("fetch", "none".into()), ("extract", "text".into())];
+    let options = options.iter().try_fold(IndexOptions::default(), |options, (name, value)| options.with(name, value));
+    let index = lake.create_metadata_index_with("docs", "s3://photos", &options.unwrap()).await.unwrap();
+    let shown = "SELECT key, text_lines FROM docs.annotations ORDER BY key";
+    becomes(&lake, shown, &["sound|1"]).await;
+    while index.status().await.unwrap().last_error.is_none_or(|error| !error.contains("broken")) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for turn in 3..6 {
+        put("late", turn);
+        assert_eq!(index.reconcile().await.unwrap_err().kind(), ErrorKind::Unavailable, "it looks at contents, too");
+        let seen = format!("SELECT e_tag FROM docs.annotations WHERE key = 'late' AND e_tag = '{turn}'");
+        becomes(&lake, &seen, &[&turn.to_string()]).await;
+    }
+    server.objects().broken.clear();
+    becomes(&lake, shown, &["broken|1", "late|1", "sound|1"]).await;
+    while index.status().await.unwrap().last_error.is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    lake.close().await;
 }
 
 /// Whichever request of the bucket or of the lake fails: the others are annotated, and then what failed is.

@@ -344,14 +344,20 @@ async fn an_object_that_cannot_be_read_for_ever() {
     assert_eq!(lines(&rows(&lake, shown).await), ["broken|3|yes", "sound|4|yes"]);
 }
 
-/// How far a listing is, and that of one index which goes on for ever the others and the tables know nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listing_tells_how_far_it_is_and_holds_up_nobody() {
+/// Of a hundred objects, until there are more permits for parts of a listing.
+async fn bucket_that_shows_80() -> S3Server {
     let server = S3Server::start(false).await;
     for key in 0..100 {
         server.objects().put(&format!("k{key}"), Version { e_tag: "t".to_string(), ..Version::default() });
     }
     server.parts.forget_permits(Semaphore::MAX_PERMITS - 2);
+    server
+}
+
+/// How far a listing is, and that of one index which goes on for ever the others and the tables know nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_tells_how_far_it_is_and_holds_up_nobody() {
+    let server = bucket_that_shows_80().await;
     let lake = builder("memory://").build().await.unwrap();
     let options = options(&[("endpoint", &server.endpoint()), ("region", "x"), ("fetch", "none")]);
     let creates = tokio::spawn({
@@ -390,12 +396,10 @@ async fn a_listing_tells_how_far_it_is_and_holds_up_nobody() {
 /// What was listed before an index could not be created is not listed again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_that_fails_is_gone_on_with() {
-    let server = S3Server::start(false).await;
-    for key in 0..100 {
-        server.objects().put(&format!("k{key}"), Version { e_tag: "t".to_string(), ..Version::default() });
-    }
-    server.parts.forget_permits(Semaphore::MAX_PERMITS - 2);
-    let lake = builder("memory://").build().await.unwrap();
+    let server = bucket_that_shows_80().await;
+    let folder = tempfile::tempdir().unwrap();
+    let open = || builder(folder.path().to_str().unwrap()).build();
+    let lake = open().await.unwrap();
     let options = options(&[("endpoint", &server.endpoint()), ("region", "x"), ("fetch", "none")]);
     let fails = async {
         while lake.metadata_indexes().await.unwrap().first().is_none_or(|status| status.listed != Some(80)) {
@@ -410,10 +414,26 @@ async fn a_listing_that_fails_is_gone_on_with() {
     assert!(error.to_string().contains("80 objects") && error.to_string().contains("start_metadata_index('i')"), "{error}");
     let index = lake.metadata_index("i").await.unwrap();
     assert_eq!(index.status().await.unwrap().state, IndexState::Failed);
+    // While it fails, to create it again fails, too, and in any process.
+    let other = open().await.unwrap();
+    for lake in [&lake, &other] {
+        let error = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("80 objects"), "{error}");
+    }
+    let fewer = options.clone().with("suffix", "1").unwrap();
+    let error = other.create_metadata_index_with("i", "s3://photos", &fewer).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "it is another");
     server.objects().fails = false;
-    rows(&lake, "CALL system.start_metadata_index('i')").await;
+    let index = other.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
     let status = index.status().await.unwrap();
     assert_eq!((status.state, status.objects, status.changes), (IndexState::Active, 100, 0));
+    for lake in [&other, &open().await.unwrap()] {
+        let error = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "all of it is there");
+    }
+    rows(&lake, "CALL system.start_metadata_index('i')").await;
+    assert_eq!(lake.metadata_index("i").await.unwrap().status().await.unwrap().state, IndexState::Active);
+    other.close().await;
     lake.close().await;
 }
 
