@@ -13,7 +13,7 @@ use super::status::Synced;
 use super::writer::Writer;
 use crate::bucket::{self, Bucket, Present, Which};
 use crate::options::Fetch;
-use crate::record::{Change, ObjectId, Origin, Record, Sequence};
+use crate::record::{Change, ObjectId, ObjectState, Origin, Record, Sequence};
 
 /// Requests about single objects that are open at once.
 const LOOKED_AT_ONCE: usize = 64;
@@ -193,26 +193,7 @@ impl Index {
                 false => found.push((id, present)),
             }
         }
-        let asked = unsure.iter().map(|(id, _)| id.clone()).collect();
-        let listed: HashMap<ObjectId, Option<Present>> = unsure.into_iter().collect();
-        let answers = self.look(bucket, asked, Which::Unversioned, fetch).await?;
-        for (id, looked) in answers.found {
-            // What only a listing tells is kept.
-            let told = listed.get(&id).and_then(Option::as_ref);
-            found.push(match looked {
-                bucket::Looked::Gone => (id, None),
-                bucket::Looked::LeftOut(id) => (id, None),
-                bucket::Looked::Present(present) => (id, Some(merged(present, told))),
-            });
-        }
-        for (id, _) in answers.refused {
-            // It is there, for it was listed; what was not listed may be there, and what events told of may be another by now.
-            if !self.is_touched(&id)
-                && let Some(Some(told)) = listed.get(&id)
-            {
-                found.push((id, Some(told.clone())));
-            }
-        }
+        found.extend(self.ask_again(bucket, unsure, fetch).await?);
         writer.recall(lake, found.iter().map(|(id, _)| (id, i64::MIN))).await?;
         // Of the same content, something else may be known: a class, or metadata that a copy onto itself gave it.
         let same = found.iter().filter_map(|(_, present)| present.as_ref());
@@ -221,31 +202,8 @@ impl Index {
         let now = lake.storage().clock().now_ms().saturating_mul(1000);
         let (mut records, mut synced) = (Vec::new(), Synced::default());
         for (id, present) in found {
-            let change = match (present, writer.known(&id)) {
-                (Some((id, Change::Created(state))), _) if is_known(&writer, &id, &Change::Created(state.clone())) => {
-                    let Some(known) = states.get(&id) else { continue };
-                    let state = state.or(known);
-                    if state == *known {
-                        continue;
-                    }
-                    synced.overwritten += 1;
-                    Change::MetadataUpdated(state)
-                }
-                (Some((id, change)), _) if is_known(&writer, &id, &change) => continue,
-                (Some((_, change)), Some(_)) => {
-                    synced.overwritten += 1;
-                    change
-                }
-                (Some((_, change)), None) => {
-                    synced.created += 1;
-                    change
-                }
-                (None, Some(_)) => {
-                    synced.deleted += 1;
-                    Change::Deleted
-                }
-                (None, None) => continue,
-            };
+            let Some(change) = changed(&writer, &states, &id, present) else { continue };
+            synced.count(&change, writer.known(&id).is_some());
             let sequence = found_after(&writer, &id, now);
             records.push(Record { id, sequence, timestamp: now, change, origin: Origin::default() });
         }
@@ -254,6 +212,45 @@ impl Index {
         drop(guard);
         self.keep_up_unless_awaited(lake).await;
         Ok(synced)
+    }
+
+    /// What the store says when it is asked for each of these.
+    async fn ask_again(&self, bucket: &Bucket, unsure: Vec<Listed>, fetch: Fetch) -> Result<Vec<Listed>> {
+        let asked = unsure.iter().map(|(id, _)| id.clone()).collect();
+        let listed: HashMap<ObjectId, Option<Present>> = unsure.into_iter().collect();
+        let answers = self.look(bucket, asked, Which::Unversioned, fetch).await?;
+        let answered = answers.found.into_iter().map(|(id, looked)| {
+            // What only a listing tells is kept.
+            let told = listed.get(&id).and_then(Option::as_ref);
+            match looked {
+                bucket::Looked::Gone => (id, None),
+                bucket::Looked::LeftOut(id) => (id, None),
+                bucket::Looked::Present(present) => (id, Some(merged(present, told))),
+            }
+        });
+        let mut found: Vec<Listed> = answered.collect();
+        for (id, _) in answers.refused {
+            // It is there, for it was listed; what was not listed may be there, and what events told of may be another by now.
+            if !self.is_touched(&id)
+                && let Some(Some(told)) = listed.get(&id)
+            {
+                found.push((id, Some(told.clone())));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What became of an object that is there, or not; `None` when it is as it is known. `states` are those of the same content.
+fn changed(writer: &Writer, states: &HashMap<ObjectId, ObjectState>, id: &ObjectId, present: Option<Present>) -> Option<Change> {
+    match present {
+        Some((id, change)) if is_known(writer, &id, &change) => {
+            let (Change::Created(state), known) = (change, states.get(&id)?) else { return None };
+            let state = state.or(known);
+            (state != *known).then_some(Change::MetadataUpdated(state))
+        }
+        Some((_, change)) => Some(change),
+        None => writer.known(id).map(|_| Change::Deleted),
     }
 }
 

@@ -210,17 +210,15 @@ fn changes(writer: &mut Writer, now_ms: i64, states: Vec<(String, Option<ObjectS
     let (mut records, mut synced) = (Vec::new(), Synced::default());
     for (key, state) in states {
         let id = ObjectId { key, version: None };
-        match (&state, writer.known(&id)) {
-            (Some(state), Some(known)) if known.is_same(state) => continue,
-            (Some(_), Some(_)) => synced.overwritten += 1,
-            (Some(_), None) => synced.created += 1,
-            (None, Some(_)) => synced.deleted += 1,
-            (None, None) => continue,
+        let known = writer.known(&id);
+        if state.as_ref().map_or(known.is_none(), |state| known.is_some_and(|known| known.is_same(state))) {
+            continue;
         }
         let sequence = writer.next_sequence(u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000_000));
         // Both grow together, whatever the clock does.
         let timestamp = i64::try_from(sequence.time() / 1000).unwrap_or(i64::MAX);
         let change = state.map_or(Change::Deleted, Change::Created);
+        synced.count(&change, known.is_some());
         records.push(Record { id, sequence, timestamp, change, origin: Origin::default() });
     }
     (records, synced)

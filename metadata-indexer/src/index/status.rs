@@ -3,6 +3,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tarndb_core::Error;
 
+use crate::record::Change;
+
 /// What an index is doing in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IndexState {
@@ -80,6 +82,18 @@ pub struct Synced {
     pub overwritten: u64,
     /// Objects that are gone.
     pub deleted: u64,
+}
+
+impl Synced {
+    /// Counts a change of an object that was there before, or was not.
+    pub(super) fn count(&mut self, change: &Change, was_there: bool) {
+        let count = match (change, was_there) {
+            (Change::Deleted, _) => &mut self.deleted,
+            (_, true) => &mut self.overwritten,
+            (_, false) => &mut self.created,
+        };
+        *count += 1;
+    }
 }
 
 impl std::ops::AddAssign for Synced {
