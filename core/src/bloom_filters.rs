@@ -1,5 +1,6 @@
 //! Bloom filters of data files, kept in memory: a file that has none of the values which a query asks for need not be opened.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,8 +17,11 @@ use crate::table::properties;
 /// Memory for filters that a query may need again, in bytes.
 const BUDGET: u64 = 64 * 1024 * 1024;
 
-/// A column of a data file: the root of its table, its path, and the place of the column in it.
-type FileColumn = (String, String, usize);
+/// A data file: the root of its table, and its path.
+type File = (String, String);
+
+/// The filters of columns by their places in the file, one for each row group; `None` where not all have one.
+type Filters = HashMap<usize, Option<Arc<Vec<Sbbf>>>>;
 
 /// Bloom filters, shared by all tables and queries of a lake.
 ///
@@ -25,8 +29,7 @@ type FileColumn = (String, String, usize);
 #[derive(Debug)]
 pub(crate) struct BloomFilterCache {
     root: String,
-    /// One for each row group; `None` where not all have one.
-    filters: ByteCache<FileColumn, Option<Arc<Vec<Sbbf>>>>,
+    filters: ByteCache<File, Arc<Filters>>,
 }
 
 /// The text columns that a table's files have filters of, by its properties.
@@ -53,6 +56,11 @@ impl BloomFilterCache {
         Self { root: root.to_string(), filters: self.filters.clone() }
     }
 
+    /// Gives up what is known of a file, which the newest snapshot does not have any more.
+    pub(crate) async fn forget(&self, path: &str) {
+        self.filters.forget(&(self.root.clone(), path.to_string())).await;
+    }
+
     /// Whether any row of a data file may have one of these texts in the column of this id; true where its filters do not tell.
     ///
     /// # Errors
@@ -67,13 +75,16 @@ impl BloomFilterCache {
         let columns = footer.file_metadata().schema_descr().columns();
         let has_id = |info: &parquet::schema::types::BasicTypeInfo| info.has_id() && info.id() == id;
         let Some(column) = columns.iter().position(|column| has_id(column.self_type().get_basic_info())) else { return Ok(true) };
-        let key = (self.root.clone(), path.to_string(), column);
-        let filters = match self.filters.get(&key).await {
-            Some(known) => known,
+        let key = (self.root.clone(), path.to_string());
+        let known = self.filters.get(&key).await.unwrap_or_default();
+        let filters = match known.get(&column) {
+            Some(filters) => filters.clone(),
             None => {
                 let read = read((path, size), reader, footer, column).await?.map(Arc::new);
-                let bytes = read.iter().flat_map(|filters| filters.iter()).map(|filter| filter.num_blocks() * 32).sum::<usize>();
-                self.filters.put(key, read.clone(), path.len() + bytes).await;
+                let known: Filters =
+                    known.iter().map(|(at, filters)| (*at, filters.clone())).chain([(column, read.clone())]).collect();
+                let blocks = known.values().flatten().flat_map(|filters| filters.iter()).map(Sbbf::num_blocks).sum::<usize>();
+                self.filters.put(key, Arc::new(known), path.len() + 32 * blocks).await;
                 read
             }
         };

@@ -24,6 +24,7 @@ pub mod fuzzing;
 mod lakehouse;
 pub mod maintenance;
 mod manifest;
+mod named_files;
 mod positions;
 mod query;
 mod scan;

@@ -69,7 +69,8 @@ impl MetadataIndex {
     ///
     /// # Errors
     /// `Unavailable` when a part of the source cannot be read: the rest is done, and nothing below that part is taken for gone;
-    /// `Unsupported` when this process does not have all extractors of the index, after the rest is done; those of commits.
+    /// `Unsupported` when this process does not have all extractors of the index, after the rest is done; those of commits. Objects of
+    /// which only the content cannot be read are no error: the status tells of them.
     pub async fn reconcile(&self) -> Result<Synced> {
         self.index.sync(&self.lake).await
     }

@@ -9,7 +9,7 @@ use object_store::ObjectStore;
 use tarndb_core::{Error, ErrorKind, Extension, Lakehouse, QueryResult, Result};
 
 use crate::extract::Extractors;
-use crate::index::{Index, IndexStatus, Synced};
+use crate::index::{Index, IndexStatus, Left, Synced};
 use crate::options::IndexOptions;
 use crate::own::Own;
 use crate::source::Source;
@@ -99,44 +99,46 @@ impl MetadataIndexer {
         self.own.extractors.named(&options.extract()?)?;
         let source = Source::open(source, lake.location(), options, &self.stores)?;
         let is_same = |index: &Index| source.url() == index.source() && index.options() == options;
-        let index = match self.index(lake, name).await {
+        let exists =
+            |what: &str| Error::new(ErrorKind::AlreadyExists, format!("there is a metadata index `{name}` already{what}"));
+        let (index, is_new) = match self.index(lake, name).await {
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 tables::create(lake, &TableNames::of(name), &source, options).await?;
-                self.index(lake, name).await?
+                (self.index(lake, name).await?, true)
             }
-            // What could not be created, by whomever, is gone on with.
-            Ok(index) if is_same(&index) && (index.failed_to_start().await || !index.is_complete(lake).await?) => index,
-            Ok(index) if if_not_exists && is_same(&index) => return Ok(index),
-            Ok(_) => {
-                return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a metadata index `{name}` already")));
-            }
+            Ok(index) if !is_same(&index) => return Err(exists("")),
+            Ok(index) => match index.left(lake).await? {
+                Left::Failed => (index, false),
+                Left::Incomplete if !if_not_exists => (index, false),
+                _ if if_not_exists => return Ok(index),
+                Left::BeingCreated => return Err(exists(", which is being created")),
+                Left::Incomplete | Left::Nothing => return Err(exists("")),
+            },
             Err(e) => return Err(e),
         };
         match index.start(lake).await {
             Ok(()) => Ok(index),
-            Err(error) => Err(self.not_created(lake, &index, error).await),
+            Err(error) => Err(self.not_created(lake, &index, is_new, error).await),
         }
     }
 
-    /// Why an index is not as it was to be, after what there is of it was dropped, unless that is hours of listing.
-    async fn not_created(&self, lake: &Lakehouse, index: &Index, error: Error) -> Error {
+    /// Why an index is not as it was to be. What cannot be followed was not created, and is dropped again; but not hours of listing, nor
+    /// what was there before, nor what cannot be looked at now.
+    async fn not_created(&self, lake: &Lakehouse, index: &Index, is_new: bool, error: Error) -> Error {
         let name = index.name();
-        let objects = index.status(lake).await.map_or(0, |status| status.objects);
-        let what = match index.is_complete(lake).await {
-            Ok(true) => format!("the metadata index `{name}` is there, and does not follow its source"),
-            _ if objects > 0 => {
-                format!("not all that is there is in the metadata index `{name}` yet, but {objects} objects; it stays")
+        let objects = index.status(lake).await.map(|status| status.objects);
+        if let (true, Ok(0), Ok(false)) = (is_new, &objects, index.is_complete(lake).await) {
+            if let Err(left) = self.drop_index(lake, name).await {
+                tracing::warn!(index = name, error = left.report(), "an index that could not be created is not gone");
             }
-            // What cannot be followed was not created.
-            _ => {
-                if let Err(left) = self.drop_index(lake, name).await {
-                    tracing::warn!(index = name, error = left.report(), "an index that could not be created is not gone");
-                }
-                return error;
-            }
-        };
+            return error;
+        }
         index.set_failed(&error);
-        let message = format!("{what}: `CALL system.start_metadata_index('{name}')` goes on");
+        let what = match objects {
+            Ok(objects) => format!("the metadata index `{name}` has {objects} objects, and does not follow its source"),
+            Err(_) => format!("the metadata index `{name}` does not follow its source"),
+        };
+        let message = format!("{what}: to create it again, or `CALL system.start_metadata_index('{name}')`, goes on");
         Error::new(error.kind(), message).with_source(error)
     }
 

@@ -60,6 +60,17 @@ impl Source {
         }
     }
 
+    /// Whether it can be listed now.
+    pub(crate) async fn answers(&self) -> bool {
+        match self {
+            Self::Folder(folder) => {
+                let folder = folder.clone();
+                tokio::task::spawn_blocking(move || folder.check().is_ok()).await.unwrap_or(false)
+            }
+            Self::Bucket(bucket) => bucket.answers().await,
+        }
+    }
+
     /// Where the content of an object is that has this tag.
     ///
     /// # Errors

@@ -1,5 +1,3 @@
-use std::collections::HashSet;
-
 use iceberg::spec::{SnapshotRef, TableMetadata};
 use tarndb_catalog::Result;
 
@@ -51,13 +49,12 @@ async fn only_of(table: &Table, expired: &[SnapshotRef], now: &TableMetadata) ->
     let env = table.env();
     let retained: Vec<SnapshotRef> =
         now.snapshots().filter(|s| !expired.iter().any(|e| e.snapshot_id() == s.snapshot_id())).cloned().collect();
-    let kept = reachable::of_snapshots(env, now, &retained, &HashSet::new()).await?;
-    let known: HashSet<String> = kept.manifests.iter().cloned().collect();
-    let mut gone = reachable::of_snapshots(env, table.metadata(), expired, &known).await?;
-    gone.subtract(&kept);
+    let kept = reachable::hashes_of_snapshots(env, now, &retained).await?;
+    let mut gone = reachable::of_snapshots(env, table.metadata(), expired, &kept).await?;
     // A file elsewhere was brought in from where it was, and may be another table's too.
     let own = env.storage.path(table.location())?;
-    gone.retain(|file| env.storage.path(file).is_ok_and(|path| path.prefix_matches(&own)));
+    gone.retain(|file| !kept.contains(file) && env.storage.path(file).is_ok_and(|path| path.prefix_matches(&own)));
+    env.forget(gone.all().map(String::as_str)).await;
     Ok(gone)
 }
 

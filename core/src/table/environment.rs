@@ -7,6 +7,7 @@ use tarndb_catalog::{Catalog, Storage};
 use super::memory::MEMORY_POOL;
 use crate::bloom_filters::BloomFilterCache;
 use crate::manifest::ManifestCache;
+use crate::named_files::NamedFiles;
 use crate::positions::PositionCache;
 
 /// What every table of a lake shares.
@@ -16,6 +17,7 @@ pub(crate) struct Environment {
     pub(crate) manifests: ManifestCache,
     pub(crate) positions: PositionCache,
     pub(crate) bloom_filters: BloomFilterCache,
+    pub(crate) named_files: NamedFiles,
     /// For whatever grows with the data and belongs to no session; sessions begin with it.
     pub(crate) memory: Arc<dyn MemoryPool>,
 }
@@ -25,7 +27,8 @@ impl Environment {
         let storage = catalog.storage().clone();
         let (manifests, positions) = (ManifestCache::new(storage.clone()), PositionCache::new(storage.root()));
         let bloom_filters = BloomFilterCache::new(storage.root());
-        Self { catalog, manifests, positions, bloom_filters, storage, memory: Arc::clone(&MEMORY_POOL) }
+        let (named_files, memory) = (NamedFiles::new(), Arc::clone(&MEMORY_POOL));
+        Self { catalog, manifests, positions, bloom_filters, named_files, storage, memory }
     }
 
     /// Gives up what is known of files that a commit took out of its table's newest state: with a commit each second, caches would be full
@@ -34,6 +37,7 @@ impl Environment {
         for path in paths {
             self.manifests.forget(path).await;
             self.positions.forget(path).await;
+            self.bloom_filters.forget(path).await;
         }
     }
 
@@ -43,7 +47,8 @@ impl Environment {
         let positions = self.positions.for_root(storage.root());
         let bloom_filters = self.bloom_filters.for_root(storage.root());
         let (catalog, memory) = (Arc::clone(&self.catalog), Arc::clone(&self.memory));
-        Self { catalog, manifests, positions, bloom_filters, storage, memory }
+        let named_files = self.named_files.clone();
+        Self { catalog, manifests, positions, bloom_filters, named_files, storage, memory }
     }
 }
 

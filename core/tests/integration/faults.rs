@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
-use tarndb_core::maintenance::{RemoveOrphanFilesOptions, remove_orphan_files};
+use tarndb_core::maintenance::{
+    ExpireSnapshotsOptions, RemoveOrphanFilesOptions, expirable_files, expire_snapshots, remove_orphan_files,
+};
 use tarndb_core::{ErrorKind, Lakehouse};
 use tarndb_testkit::{Fault, FaultPlan, LosingCatalog, Loss, invariants, naive};
 
@@ -310,5 +312,34 @@ async fn uploads_in_parts() {
             }
         }
         assert!(hit > 5, "only {hit} requests: the file was not uploaded in parts");
+    }
+}
+
+/// What snapshots that stay refer to is read once, however often it is asked what goes with those that do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_that_stay_are_read_once() {
+    let plan = FaultPlan::default();
+    let lake = lake(&plan).await;
+    run(&lake, &["CREATE TABLE s (a BIGINT)"]).await;
+    for turn in 0..40 {
+        let insert = format!("INSERT INTO s VALUES ({turn}), ({})", turn + 100);
+        run(&lake, &[&insert, &format!("DELETE FROM s WHERE a = {turn}")]).await;
+    }
+    let table = lake.table("s").await.unwrap();
+    let options = ExpireSnapshotsOptions { older_than_ms: Some(i64::MAX), retain_last: Some(70) };
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        plan.arm(u64::MAX, Fault::Fail);
+        asked.push((expirable_files(&table, &options).await.unwrap(), plan.requests()));
+    }
+    let [(first, reads), (again, fewer)] = asked.try_into().unwrap();
+    assert!(!first.is_empty() && first == again);
+    assert!(reads > 50 && fewer < 20, "{reads} requests, then {fewer}");
+    plan.disarm();
+    expire_snapshots(&table, &options).await.unwrap();
+    invariants::assert_referenced_files_exist(lake.storage(), &lake.table("s").await.unwrap()).await;
+    assert_eq!(number(&lake, "SELECT count(*) FROM \"s$snapshots\"").await, 70);
+    for file in first {
+        assert!(lake.storage().read(&file).await.is_err(), "{file} is gone");
     }
 }

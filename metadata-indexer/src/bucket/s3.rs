@@ -314,7 +314,9 @@ impl Objects for S3 {
             Err(error) if status(&error) == Some(416) => return Ok(Some(Part { bytes: Bytes::new(), size: 0 })),
             // Archived, encrypted with a key of its owner's, or not ours to read. Other refusals are about who asks.
             Err(error)
-                if error.code().is_some_and(|code| ["AccessDenied", "InvalidObjectState", "InvalidRequest"].contains(&code)) =>
+                if error.code().is_some_and(|code| {
+                    ["AccessDenied", "InvalidObjectState", "InvalidRequest"].contains(&code) || code.starts_with("KMS.")
+                }) =>
             {
                 let message = format!("the content of the object `{}` is not ours to read", id.key);
                 return Err(Error::unsupported(message).with_source(failed("an object cannot be read", error)));

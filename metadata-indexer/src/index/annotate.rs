@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -15,8 +15,9 @@ use super::conditions::is_one_of;
 use super::key_index::content_hash;
 use super::observe::pause_after;
 use super::shard::KeyHash;
+use super::upkeep::{self, Upkeep};
 use super::writer::{BATCH, batches};
-use super::{COLLECTED_FOR, FIRST_PAUSE, Index, upkeep};
+use super::{COLLECTED_FOR, FIRST_PAUSE, Index};
 use crate::extract::{Content, Failure, Learner, learn};
 use crate::feed::stopped;
 use crate::record::{Annotated, ObjectId, Sequence, annotation_rows, flag, ids, missing, number, text};
@@ -30,10 +31,10 @@ const COMMITTED_AFTER: Duration = Duration::from_millis(500);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Objects that cannot be read, one after the other, before the rest is left for later: then it is not about them.
+/// Objects that cannot be read, one after the other, before the source is asked whether it is about them.
 const FAILED_IN_A_ROW: usize = 32;
 
-/// Objects that could not be read and are remembered until they are tried again.
+/// Objects that could not be read and are remembered; of more, the tables tell.
 const FAILED_AT_MOST: usize = 10_000;
 
 /// Tables that are compared: when that ends early, they have to be compared again.
@@ -57,23 +58,35 @@ pub(super) struct Left {
     /// Why an object is not ours to read, of which nothing will be known.
     refused: Option<Error>,
     /// Objects that could not be read now, and why.
-    failed: Vec<(ObjectId, Target)>,
+    failed: HashMap<ObjectId, Target>,
     failure: Option<Error>,
 }
 
-impl Left {
-    /// Leaves what could not be read to who annotates in the background.
-    ///
-    /// # Errors
-    /// Why an object could not be read.
-    pub(super) fn leave_to(self, backlog: &Backlog) -> Result<()> {
-        match self.failure {
-            None => Ok(()),
-            Some(error) => {
-                backlog.put_back(self.failed);
-                Err(error)
-            }
+/// Objects that are tried again, for which nobody waits.
+#[derive(Debug)]
+struct Later {
+    failed: HashMap<ObjectId, Target>,
+    at: Instant,
+    pause: Duration,
+}
+
+impl Later {
+    fn is_due(&self) -> bool {
+        !self.failed.is_empty() && Instant::now() >= self.at
+    }
+
+    /// Adds what failed, of which some may have been tried again.
+    fn add(&mut self, failed: HashMap<ObjectId, Target>, tried_again: bool) {
+        self.pause = match (failed.is_empty(), tried_again) {
+            (false, true) => (self.pause * 2).min(LONGEST_PAUSE),
+            (true, true) => FIRST_PAUSE,
+            (_, false) => self.pause,
+        };
+        // Who waits already does not wait longer for those that come.
+        if self.failed.is_empty() {
+            self.at = Instant::now() + self.pause;
         }
+        self.failed.extend(failed);
     }
 }
 
@@ -92,24 +105,32 @@ impl Index {
     }
 
     fn set_annotation_error(&self, error: Option<&Error>) {
-        *self.annotation_error.lock().unwrap_or_else(PoisonError::into_inner) = error.map(Error::report);
+        self.annotation_errors().failing = error.map(Error::report);
+    }
+
+    fn note_refused(&self, refused: Option<&Error>) {
+        self.annotation_errors().refused = refused.map(Error::report);
     }
 
     /// Keeps the annotations up to the inventory, until it is told to stop.
     pub(super) async fn annotate_as_it_comes(self: Arc<Self>, lake: WeakLakehouse, mut stop: watch::Receiver<bool>) {
         let mut pause = FIRST_PAUSE;
-        // Nobody waits for those that could not be read.
-        let (mut failed, mut again) = (HashMap::new(), Instant::now());
+        let mut later = Later { failed: HashMap::new(), at: Instant::now(), pause: FIRST_PAUSE };
         self.backlog.add_all();
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => return,
                 () = self.backlog.grew() => tokio::time::sleep(COLLECTED_FOR).await,
-                () = tokio::time::sleep_until(again), if !failed.is_empty() => {}
+                () = tokio::time::sleep_until(later.at), if !later.failed.is_empty() => {}
             }
-            let has_failed = !failed.is_empty();
-            if has_failed && Instant::now() >= again {
-                self.backlog.put_back(failed.drain());
+            let tries_again = later.is_due();
+            if tries_again {
+                if later.failed.len() <= FAILED_AT_MOST {
+                    self.backlog.put_back(later.failed.drain());
+                } else {
+                    later.failed.clear();
+                    self.backlog.add_all();
+                }
             }
             let Some(open) = lake.upgrade() else { return };
             let annotated = match self.backlog.take() {
@@ -122,16 +143,16 @@ impl Index {
             };
             match annotated {
                 Ok(left) => {
+                    pause = FIRST_PAUSE;
                     if let Some(error) = &left.failure {
                         tracing::warn!(index = self.name, error = error.report(), "objects cannot be annotated now");
-                        again = Instant::now() + pause;
-                        pause = (pause * 2).min(LONGEST_PAUSE);
-                    } else if failed.is_empty() {
-                        pause = FIRST_PAUSE;
                     }
-                    failed.extend(left.failed);
-                    if left.failure.is_some() || left.refused.is_some() || has_failed && failed.is_empty() {
-                        self.set_annotation_error(left.failure.or(left.refused).as_ref());
+                    later.add(left.failed, tries_again);
+                    if left.failure.is_some() || later.failed.is_empty() {
+                        self.set_annotation_error(left.failure.as_ref());
+                    }
+                    if left.refused.is_some() {
+                        self.note_refused(left.refused.as_ref());
                     }
                 }
                 Err(error) if self.is_end(&lake, &error).await => return,
@@ -144,11 +165,22 @@ impl Index {
                         () = tokio::time::sleep(pause) => {}
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
-                    failed.clear();
+                    later.failed.clear();
                     self.backlog.add_all();
                 }
             }
         }
+    }
+
+    /// Annotates what is not, and leaves what cannot be read to who does so in the background: the status tells of it.
+    ///
+    /// # Errors
+    /// As [`Index::annotate_all`].
+    pub(super) async fn annotate_now(&self, lake: &Lakehouse) -> Result<()> {
+        let (_goes_on, stop) = watch::channel(false);
+        let left = self.annotate_all(lake, &stop).await?;
+        self.backlog.put_back(left.failed);
+        Ok(())
     }
 
     /// Annotates every object of the inventory whose content was not looked at, and removes the annotations of contents that are not
@@ -183,7 +215,8 @@ impl Index {
             let gone = rows.map(|batch| gone_contents(&batch?, &known)).map_ok(|gone| stream::iter(gone.into_iter().map(Ok)));
             self.annotate(lake, gone.try_flatten(), stop).await?;
         }
-        self.set_annotation_error(left.failure.as_ref().or(left.refused.as_ref()));
+        self.set_annotation_error(left.failure.as_ref());
+        self.note_refused(left.refused.as_ref());
         unseen.seen();
         Ok(left)
     }
@@ -206,7 +239,7 @@ impl Index {
         });
         let mut looked_at = std::pin::pin!(looked_at.buffer_unordered(READ_AT_ONCE));
         let (mut done, mut left, mut stop) = (Vec::new(), Left::default(), stop.clone());
-        let mut in_a_row = 0;
+        let mut in_a_row = 0_usize;
         let mut due = Instant::now() + COMMITTED_AFTER;
         let ended = loop {
             tokio::select! {
@@ -223,12 +256,14 @@ impl Index {
                         tracing::warn!(index = self.name, error = error.report(), "an object is not annotated");
                         left.refused = Some(error);
                     }
-                    Some(Ok(Err((error, target)))) => {
+                    Some(Ok(Err((error, (id, target))))) => {
                         in_a_row += 1;
-                        if in_a_row >= FAILED_IN_A_ROW || left.failed.len() >= FAILED_AT_MOST {
+                        if left.failed.len() >= FAILED_AT_MOST
+                            || in_a_row.is_multiple_of(FAILED_IN_A_ROW) && !self.source.answers().await
+                        {
                             break Err(error);
                         }
-                        left.failed.push(target);
+                        left.failed.insert(id, target);
                         left.failure = Some(error);
                     }
                 },
@@ -317,7 +352,7 @@ impl Index {
         let added = if added.num_rows() > 0 { vec![added] } else { Vec::new() };
         lake.change_rows(&table, RowChange { added, deleted, properties }).await?;
         if batch.is_multiple_of(upkeep::EVERY)
-            && let Err(error) = upkeep::keep_up(lake, &self.names.annotations, true).await
+            && let Err(error) = upkeep::keep_up(lake, &self.names.annotations, true, Upkeep::Batches).await
         {
             tracing::warn!(index = self.name, error = error.report(), "upkeep of annotations failed");
         }

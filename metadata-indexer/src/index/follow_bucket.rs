@@ -29,7 +29,8 @@ impl Index {
         let following = Following { tasks: vec![task], stop };
         let brought_up = async {
             if is_kept && self.is_complete(lake).await? {
-                return Ok(());
+                // What is in the journal only may be all that ever comes.
+                return self.write_alone(lake, async |_| Ok(())).await;
             }
             self.bring_up(lake).await.map(|_| ())
         };
@@ -102,6 +103,7 @@ impl Index {
             if received == 0 {
                 return Ok(());
             }
+            self.counters.waits();
             let more = tokio::time::sleep(COLLECTED_FOR);
             tokio::pin!(more);
             while deliveries.len() < AT_ONCE {
@@ -114,7 +116,10 @@ impl Index {
             let weak = lake;
             let Some(lake) = lake.upgrade() else { return Ok(()) };
             match self.take(&lake, deliveries).await {
-                Ok(()) => pause = FIRST_PAUSE,
+                Ok(()) => {
+                    pause = FIRST_PAUSE;
+                    self.counters.has_waited();
+                }
                 Err(error) if self.is_end(weak, &error).await => return Err(error),
                 Err(error) => {
                     tracing::warn!(index = self.name, error = error.report(), "events cannot be committed now");

@@ -5,7 +5,7 @@ use tarndb_core::{Error, Lakehouse, Result, WeakLakehouse};
 use tokio::time::Instant;
 
 use super::observe::Looked;
-use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState};
+use super::{COLLECTED_FOR, EventCounts, FIRST_PAUSE, Following, Index, IndexState};
 use crate::feed::stopped;
 use crate::folder::Folder;
 use crate::folder::watch::Watch;
@@ -54,7 +54,7 @@ impl Index {
                 match &watch {
                     Some(watch) => {
                         tokio::select! {
-                            () = watch.changed() => {}
+                            () = watch.changed() => self.counters.waits(),
                             () = tokio::time::sleep_until(next_listing) => {}
                         }
                         tokio::time::sleep(COLLECTED_FOR).await;
@@ -70,6 +70,8 @@ impl Index {
             match self.look_at_what_was_touched(&open, &folder, &mut watch, &mut next_listing).await {
                 Ok(looked) => {
                     pause = FIRST_PAUSE;
+                    let lag = self.counters.has_waited();
+                    self.counters.add(EventCounts::default(), lag);
                     self.set_state(IndexState::Active, looked.unreadable.as_ref());
                 }
                 // It was dropped, or the lake closed.

@@ -31,6 +31,7 @@ use tarndb_core::{Error, ErrorKind, Lakehouse, Result, WeakLakehouse};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinHandle;
 
+use status::AnnotationErrors;
 pub use status::{EventCounts, IndexState, IndexStatus, Synced};
 
 use crate::options::IndexOptions;
@@ -51,6 +52,21 @@ const COLLECTED_FOR: Duration = Duration::from_millis(100);
 /// The first pause after a failure, each twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long nobody commits to an inventory that is not complete, and that nobody is listing into, in milliseconds.
+const IDLE_MS: i64 = 60_000;
+
+/// What is left to do of the creation of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nothing,
+    /// Somebody is at it.
+    BeingCreated,
+    /// It could not be started in this process.
+    Failed,
+    /// Not all that was there is in the inventory, and nobody is at it.
+    Incomplete,
+}
+
 /// An index in this process.
 pub(crate) struct Index {
     name: String,
@@ -64,8 +80,7 @@ pub(crate) struct Index {
     due: Arc<Due>,
     /// One looks at contents at a time.
     annotating: AsyncMutex<()>,
-    /// What is wrong with annotations.
-    annotation_error: Mutex<Option<String>>,
+    annotation_errors: Mutex<AnnotationErrors>,
     /// There is none while one is at work, and after it failed.
     writer: AsyncMutex<Option<Writer>>,
     /// One listing at a time.
@@ -131,7 +146,7 @@ impl Index {
             backlog: Arc::default(),
             due: Arc::default(),
             annotating: AsyncMutex::default(),
-            annotation_error: Mutex::default(),
+            annotation_errors: Mutex::default(),
             writer: AsyncMutex::default(),
             listing: AsyncMutex::default(),
             touched: Mutex::default(),
@@ -159,14 +174,35 @@ impl Index {
         &self.names
     }
 
-    /// Whether nothing follows it in this process because that failed.
-    pub(crate) async fn failed_to_start(&self) -> bool {
-        self.following.lock().await.is_none() && self.state().0 == IndexState::Failed
+    /// What is left to do of its creation.
+    pub(crate) async fn left(&self, lake: &Lakehouse) -> Result<Left> {
+        let follows = match self.following.try_lock() {
+            Ok(following) => following.is_some(),
+            Err(_) => return Ok(Left::BeingCreated),
+        };
+        if !follows && self.state().0 == IndexState::Failed {
+            return Ok(Left::Failed);
+        }
+        let inventory = match lake.table(&self.names.inventory).await {
+            // It is half dropped.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Left::Nothing),
+            other => other?,
+        };
+        let idle_ms = lake.storage().clock().now_ms().saturating_sub(inventory.metadata().last_updated_ms());
+        Ok(match (writer::is_complete(&inventory), follows || idle_ms < IDLE_MS) {
+            (true, _) => Left::Nothing,
+            (false, true) => Left::BeingCreated,
+            (false, false) => Left::Incomplete,
+        })
     }
 
     /// Says that it failed.
     pub(crate) fn set_failed(&self, error: &Error) {
         self.set_state(IndexState::Failed, Some(error));
+    }
+
+    fn annotation_errors(&self) -> MutexGuard<'_, AnnotationErrors> {
+        self.annotation_errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, (IndexState, Option<String>)> {
@@ -248,8 +284,7 @@ impl Index {
     pub(crate) async fn sync(&self, lake: &Lakehouse) -> Result<Synced> {
         let looked = self.bring_up(lake).await?;
         if self.annotates() {
-            let (_goes_on, stop) = watch::channel(false);
-            self.annotate_all(lake, &stop).await?.leave_to(&self.backlog)?;
+            self.annotate_now(lake).await?;
         }
         looked.unreadable.map_or(Ok(looked.synced), Err)
     }
@@ -282,7 +317,7 @@ impl Index {
         };
         let (state, error) = self.state().clone();
         let feed_error = || self.feed_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let annotation_error = || self.annotation_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let annotation_error = || self.annotation_errors().told();
         let denied = || if let Source::Bucket(bucket) = &self.source { bucket.denied() } else { None };
         Ok(IndexStatus {
             name: self.name.clone(),

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tarndb_core::Error;
 
@@ -49,7 +50,8 @@ pub struct IndexStatus {
     pub listed: Option<u64>,
     /// Events that came to this process since it opened the index.
     pub events: EventCounts,
-    /// How old the newest event of the last commit was when it was in the tables, in milliseconds; `None` before the first.
+    /// How old the newest event of the last commit was when it was in the tables, or how long ago what the folder tells of was told; and
+    /// when something waits for longer than that, for how long. In milliseconds; `None` before the first.
     pub lag_ms: Option<u64>,
     /// What went wrong last in this process, if what came after it did not go well.
     pub last_error: Option<String>,
@@ -132,12 +134,33 @@ impl std::ops::AddAssign for EventCounts {
     }
 }
 
+/// What is wrong with annotations.
+#[derive(Debug, Default)]
+pub(super) struct AnnotationErrors {
+    /// Why the last attempt failed, or contents cannot be read now.
+    pub(super) failing: Option<String>,
+    /// Why a content is not ours to read.
+    pub(super) refused: Option<String>,
+}
+
+impl AnnotationErrors {
+    pub(super) fn told(&self) -> Option<String> {
+        self.failing.clone().or_else(|| self.refused.clone())
+    }
+}
+
 /// [`EventCounts`], counted.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     counts: Mutex<EventCounts>,
     lag: Mutex<Option<u64>>,
+    /// Since when something waits to come into the tables.
+    waiting: Mutex<Option<Instant>>,
     listed: Mutex<Option<u64>>,
+}
+
+fn milliseconds_since(instant: Instant) -> u64 {
+    u64::try_from(instant.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A listing that is under way.
@@ -183,7 +206,39 @@ impl Counters {
         *self.listed()
     }
 
+    fn waiting(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that something waits.
+    pub(super) fn waits(&self) {
+        self.waiting().get_or_insert_with(Instant::now);
+    }
+
+    /// Says that nothing does any more, and for how long it did, in milliseconds.
+    pub(super) fn has_waited(&self) -> Option<u64> {
+        self.waiting().take().map(milliseconds_since)
+    }
+
     pub(super) fn lag_ms(&self) -> Option<u64> {
-        *self.lag.lock().unwrap_or_else(PoisonError::into_inner)
+        let lag = *self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        lag.max(self.waiting().map(milliseconds_since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_lags() {
+        let counters = Counters::default();
+        assert_eq!(counters.lag_ms(), None);
+        counters.add(EventCounts::default(), Some(5));
+        assert_eq!((counters.lag_ms(), counters.has_waited()), (Some(5), None));
+        *counters.waiting() = Instant::now().checked_sub(std::time::Duration::from_secs(3));
+        counters.waits();
+        assert!(counters.lag_ms() >= Some(3000) && counters.has_waited() >= Some(3000));
+        assert_eq!(counters.lag_ms(), Some(5));
     }
 }

@@ -86,7 +86,7 @@ impl Tier {
 
 /// What there is to keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Upkeep {
+pub(super) enum Upkeep {
     /// What some batches more left.
     Batches,
     /// What many left, and nobody adds to.
@@ -101,6 +101,7 @@ pub(super) struct Due {
     upkeep: Mutex<Option<Upkeep>>,
     /// Commits of this process.
     commits: AtomicU64,
+    /// How long nothing has to happen.
     quiet_for: Duration,
     grew: Notify,
     /// One at a time.
@@ -186,7 +187,9 @@ impl Index {
                 () = self.due.comes(&mut in_order) => {}
             }
             let Some(lake) = lake.upgrade() else { break };
-            self.keep_up_now(&lake, Some(&stop)).await;
+            if !self.keep_up_now(&lake, Some(&stop)).await {
+                in_order = None;
+            }
         }
         self.due.will_be_awaited(false);
     }
@@ -198,10 +201,14 @@ impl Index {
         }
     }
 
-    async fn keep_up_now(&self, lake: &Lakehouse, stop: Option<&watch::Receiver<bool>>) {
+    /// Whether it was done, as far as there was something to do.
+    async fn keep_up_now(&self, lake: &Lakehouse, stop: Option<&watch::Receiver<bool>>) -> bool {
         // Who comes while another is at it leaves it to that one, or to who comes next.
-        let Ok(_one) = self.due.one.try_lock() else { return };
-        let Some(upkeep) = self.due.take() else { return };
+        let Ok(_one) = self.due.one.try_lock() else { return false };
+        let Some(upkeep) = self.due.take() else { return true };
+        if upkeep == Upkeep::Quiet && !self.is_quiet(lake).await {
+            return false;
+        }
         let tiers: &[Tier] = if upkeep == Upkeep::All { &[ALL] } else { &TIERS };
         let mut failed = None;
         for tier in tiers {
@@ -211,10 +218,25 @@ impl Index {
         }
         failed = self.write_alone(lake, async |writer| writer.expire(lake).await).await.err().or(failed);
         failed = self.keep_up_dead_letters(lake).await.err().or(failed);
-        if let Some(error) = failed {
-            tracing::warn!(index = self.name, error = error.report(), "upkeep of a metadata index failed");
+        if upkeep == Upkeep::Quiet
+            && self.annotates()
+            && let Ok(_one) = self.annotating.try_lock()
+        {
+            failed = keep_up(lake, &self.names.annotations, true, upkeep).await.err().or(failed);
+        }
+        let Some(error) = failed else { return true };
+        tracing::warn!(index = self.name, error = error.report(), "upkeep of a metadata index failed");
+        if upkeep != Upkeep::Quiet {
             self.due.put_back(upkeep);
         }
+        false
+    }
+
+    /// Whether no other process commits either.
+    async fn is_quiet(&self, lake: &Lakehouse) -> bool {
+        let since =
+            lake.storage().clock().now_ms().saturating_sub(i64::try_from(self.due.quiet_for.as_millis()).unwrap_or(i64::MAX));
+        lake.table(&self.names.inventory).await.is_ok_and(|inventory| inventory.metadata().last_updated_ms() <= since)
     }
 
     async fn rewrite_journal(
@@ -257,13 +279,13 @@ impl Index {
 
     async fn keep_up_dead_letters(&self, lake: &Lakehouse) -> Result<()> {
         match tables::dead_letters(lake, &self.names).await? {
-            Some(_) => keep_up(lake, &self.names.dead_letters, false).await,
+            Some(_) => keep_up(lake, &self.names.dead_letters, false, Upkeep::Batches).await,
             None => Ok(()),
         }
     }
 
     /// Does something with the writer, which is not used any more after an error.
-    async fn write_alone(
+    pub(super) async fn write_alone(
         &self,
         lake: &Lakehouse,
         work: impl AsyncFnOnce(&mut super::writer::Writer) -> Result<()>,
@@ -306,9 +328,9 @@ async fn keys_of(group: &RewrittenGroup) -> Result<Vec<(String, Vec<KeyHash>)>> 
 ///
 /// # Errors
 /// Those of maintenance.
-pub(super) async fn keep_up(lake: &Lakehouse, table: &str, is_by_key: bool) -> Result<()> {
+pub(super) async fn keep_up(lake: &Lakehouse, table: &str, is_by_key: bool, upkeep: Upkeep) -> Result<()> {
     for tier in TIERS {
-        for group in tier.plan(&lake.table(table).await?, is_by_key, Upkeep::Batches).await? {
+        for group in tier.plan(&lake.table(table).await?, is_by_key, upkeep).await? {
             group.write().await?.commit().await?;
         }
     }
@@ -337,8 +359,11 @@ pub(super) async fn expire(lake: &Lakehouse, table: &Table) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicI64;
+
     use arrow::array::AsArray;
     use arrow::datatypes::Int64Type;
+    use tarndb_core::Clock;
 
     use super::*;
     use crate::{MetadataIndexer, MetadataIndexes};
@@ -359,6 +384,16 @@ mod tests {
         assert_eq!((due.take(), in_order), (Some(Upkeep::Batches), Some(2)));
     }
 
+    /// A clock that is so many milliseconds ahead.
+    #[derive(Debug, Default)]
+    struct Ahead(AtomicI64);
+
+    impl Clock for Ahead {
+        fn now_ms(&self) -> i64 {
+            chrono::Utc::now().timestamp_millis() + self.0.load(Ordering::Relaxed)
+        }
+    }
+
     async fn number(lake: &Lakehouse, sql: &str) -> i64 {
         let rows = lake.sql(sql).await.unwrap().collect().await.unwrap();
         rows[0].column(0).as_primitive::<Int64Type>().value(0)
@@ -368,7 +403,9 @@ mod tests {
     async fn few_files_are_left_in_quiet() {
         let folder = tempfile::tempdir().unwrap();
         let indexer = Arc::new(MetadataIndexer::default());
-        let lake = Lakehouse::builder("memory://").with_extension(Arc::clone(&indexer) as _).build().await.unwrap();
+        let clock = Arc::new(Ahead::default());
+        let lake = Lakehouse::builder("memory://").with_extension(Arc::clone(&indexer) as _).with_clock(Arc::clone(&clock) as _);
+        let lake = lake.build().await.unwrap();
         lake.create_metadata_index("docs", folder.path().to_str().unwrap()).await.unwrap();
         let index = indexer.index(&lake, "docs").await.unwrap();
         index.stop().await;
@@ -384,14 +421,19 @@ mod tests {
         let (before, known) = (number(&lake, files).await, number(&lake, keys).await);
         assert!(before > 8, "{before} files");
         index.due.put_back(Upkeep::Quiet);
-        index.keep_up_now(&lake, None).await;
+        assert!(!index.keep_up_now(&lake, None).await, "somebody, if not this process, committed a moment ago");
+        assert_eq!(number(&lake, files).await, before);
+        clock.0.store(60_000, Ordering::Relaxed);
+        index.due.put_back(Upkeep::Quiet);
+        assert!(index.keep_up_now(&lake, None).await);
         assert_eq!((number(&lake, files).await, number(&lake, keys).await), (4, known), "a file in each partition");
         assert_eq!(number(&lake, "SELECT count(DISTINCT key) FROM docs.inventory").await, known);
         // What is in order is left alone.
         let snapshots = "SELECT count(*) FROM docs.\"inventory$snapshots\"";
         let committed = number(&lake, snapshots).await;
+        clock.0.store(120_000, Ordering::Relaxed);
         index.due.put_back(Upkeep::Quiet);
-        index.keep_up_now(&lake, None).await;
+        assert!(index.keep_up_now(&lake, None).await);
         assert_eq!(number(&lake, snapshots).await, committed);
     }
 }

@@ -19,6 +19,7 @@ use tarndb_metadata_indexer::{Content, Extractor, Extractors, IndexOptions, Meta
 use tarndb_testkit::naive::lines;
 use tarndb_testkit::{Fault, FaultPlan};
 
+use crate::bucket::{created, message};
 use crate::rows;
 use crate::s3_server::{S3Server, Version};
 
@@ -254,32 +255,45 @@ fn change(docs: &Path, random: &mut StdRng) {
     }
 }
 
-/// One object that cannot be read for as long as it likes: the others do not wait for it, and then it is annotated, too.
+/// Objects that cannot be read for as long as they like: the others do not wait for them, and then they are annotated, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_cannot_be_read_for_long() {
+async fn objects_that_cannot_be_read_for_long() {
+    const BROKEN: usize = 40;
     let server = S3Server::start(false).await;
-    let put = |key: &str, size: usize| server.objects().put(key, Version { size, e_tag: size.to_string(), ..Version::default() });
-    put("broken", 1);
-    put("sound", 2);
-    server.objects().broken.insert("broken".to_string());
+    // Events have the sequence number as the tag of a content.
+    let put = |key: &str, size: usize, sequence: usize| {
+        server.objects().put(key, Version { size, e_tag: sequence.to_string(), ..Version::default() });
+    };
+    put("sound", 2, 1);
+    for number in 0..BROKEN {
+        put(&format!("broken-{number}"), 1, 1);
+        server.objects().broken.insert(format!("broken-{number}"));
+    }
     let lake = Lakehouse::builder("memory://").with_extension(Arc::new(MetadataIndexer::default())).build().await.unwrap();
     let options = [("endpoint", server.endpoint()), ("region", "x".into()), ("fetch", "none".into()), ("extract", "text".into())];
     let options = options.iter().try_fold(IndexOptions::default(), |options, (name, value)| options.with(name, value));
     let index = lake.create_metadata_index_with("docs", "s3://photos", &options.unwrap()).await.unwrap();
-    let shown = "SELECT key, text_lines FROM docs.annotations ORDER BY key";
-    becomes(&lake, shown, &["sound|1"]).await;
-    while index.status().await.unwrap().last_error.is_none_or(|error| !error.contains("broken")) {
+    becomes(&lake, "SELECT key FROM docs.annotations", &["sound"]).await;
+    let error = async || index.status().await.unwrap().last_error.unwrap_or_default();
+    while !error().await.contains("broken") {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    for turn in 3..6 {
-        put("late", turn);
-        assert_eq!(index.reconcile().await.unwrap_err().kind(), ErrorKind::Unavailable, "it looks at contents, too");
+    for turn in 2..6 {
+        put("late", turn, turn);
+        let event = created("photos", "late", turn as u32, turn as u32);
+        index.push(&message(&[event])).await.unwrap();
         let seen = format!("SELECT e_tag FROM docs.annotations WHERE key = 'late' AND e_tag = '{turn}'");
         becomes(&lake, &seen, &[&turn.to_string()]).await;
+        assert!(error().await.contains("broken"));
     }
+    // Who lists the bucket is told what became of it.
+    put("listed", 1, 9);
+    assert_eq!(index.reconcile().await.unwrap().created, 1);
+    becomes(&lake, "SELECT key FROM docs.annotations WHERE key = 'listed'", &["listed"]).await;
     server.objects().broken.clear();
-    becomes(&lake, shown, &["broken|1", "late|1", "sound|1"]).await;
-    while index.status().await.unwrap().last_error.is_some() {
+    let all = format!("{}", BROKEN + 3);
+    becomes(&lake, "SELECT count(*) FROM docs.annotations WHERE text_lines = 1", &[&all]).await;
+    while !error().await.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     lake.close().await;

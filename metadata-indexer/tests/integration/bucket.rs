@@ -6,7 +6,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
 use tarndb_core::{Clock, ErrorKind, Lakehouse};
-use tarndb_metadata_indexer::{EventCounts, IndexState, MetadataIndexer, MetadataIndexes, Synced};
+use tarndb_metadata_indexer::{EventCounts, EventHook, IndexState, MetadataIndexer, MetadataIndexes, ObjectEvent, Synced};
 use tarndb_testkit::naive::lines;
 use tokio::sync::Semaphore;
 
@@ -28,14 +28,14 @@ async fn put(store: &InMemory, key: &str, size: usize) {
     store.put_opts(&Path::parse(key).unwrap(), vec![b'x'; size].into(), options).await.unwrap();
 }
 
-fn created(bucket: &str, key: &str, sequence: u32, size: u32) -> String {
+pub(crate) fn created(bucket: &str, key: &str, sequence: u32, size: u32) -> String {
     let time = chrono::Utc::now().to_rfc3339();
     format!(
         r#"{{"eventSource":"aws:s3","eventName":"ObjectCreated:Put","eventTime":"{time}","s3":{{"bucket":{{"name":"{bucket}"}},"object":{{"key":"{key}","size":{size},"eTag":"{sequence}","sequencer":"{sequence:016X}"}}}}}}"#
     )
 }
 
-fn message(events: &[String]) -> String {
+pub(crate) fn message(events: &[String]) -> String {
     format!(r#"{{"Records":[{}]}}"#, events.join(","))
 }
 
@@ -398,8 +398,9 @@ async fn a_listing_tells_how_far_it_is_and_holds_up_nobody() {
 async fn a_listing_that_fails_is_gone_on_with() {
     let server = bucket_that_shows_80().await;
     let folder = tempfile::tempdir().unwrap();
-    let open = || builder(folder.path().to_str().unwrap()).build();
-    let lake = open().await.unwrap();
+    // Processes, some of which come later.
+    let open = |seconds: i64| builder(folder.path().to_str().unwrap()).with_clock(Arc::new(Behind(-1000 * seconds))).build();
+    let lake = open(0).await.unwrap();
     let options = options(&[("endpoint", &server.endpoint()), ("region", "x"), ("fetch", "none")]);
     let fails = async {
         while lake.metadata_indexes().await.unwrap().first().is_none_or(|status| status.listed != Some(80)) {
@@ -414,27 +415,83 @@ async fn a_listing_that_fails_is_gone_on_with() {
     assert!(error.to_string().contains("80 objects") && error.to_string().contains("start_metadata_index('i')"), "{error}");
     let index = lake.metadata_index("i").await.unwrap();
     assert_eq!(index.status().await.unwrap().state, IndexState::Failed);
-    // While it fails, to create it again fails, too, and in any process.
-    let other = open().await.unwrap();
+    // While it fails, to create it again fails, too, and in a later process.
+    let (at_once, other) = (open(1).await.unwrap(), open(100).await.unwrap());
+    let create = async |lake: &Lakehouse, options| lake.create_metadata_index_with("i", "s3://photos", options).await;
     for lake in [&lake, &other] {
-        let error = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap_err();
+        let error = create(lake, &options).await.unwrap_err();
         assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("80 objects"), "{error}");
     }
-    let fewer = options.clone().with("suffix", "1").unwrap();
-    let error = other.create_metadata_index_with("i", "s3://photos", &fewer).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "it is another");
+    let error = create(&at_once, &options).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::AlreadyExists && error.to_string().contains("being created"), "{error}");
+    let if_not_exists = "CREATE METADATA INDEX IF NOT EXISTS i ON 's3://photos' WITH (fetch = 'none', reconcile_every = 'never', \
+         region = 'x', endpoint = '";
+    rows(&at_once, &format!("{if_not_exists}{}')", server.endpoint())).await;
+    assert_eq!(at_once.metadata_index("i").await.unwrap().status().await.unwrap().state, IndexState::Stopped);
+    // It is not what another process is creating that goes when one that would join it cannot.
+    let without = options.clone().with("hook", "nowhere").unwrap();
+    assert_eq!(create(&other, &without).await.unwrap_err().kind(), ErrorKind::AlreadyExists, "it is another");
     server.objects().fails = false;
-    let index = other.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
+    let index = create(&other, &options).await.unwrap();
     let status = index.status().await.unwrap();
     assert_eq!((status.state, status.objects, status.changes), (IndexState::Active, 100, 0));
-    for lake in [&other, &open().await.unwrap()] {
-        let error = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "all of it is there");
+    for lake in [&other, &at_once, &open(1000).await.unwrap()] {
+        assert_eq!(create(lake, &options).await.unwrap_err().kind(), ErrorKind::AlreadyExists, "all of it is there");
     }
     rows(&lake, "CALL system.start_metadata_index('i')").await;
     assert_eq!(lake.metadata_index("i").await.unwrap().status().await.unwrap().state, IndexState::Active);
+    at_once.close().await;
     other.close().await;
     lake.close().await;
+}
+
+#[derive(Debug)]
+struct AsItIs;
+
+impl EventHook for AsItIs {
+    fn apply(&self, _event: &mut ObjectEvent) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(true)
+    }
+}
+
+/// What one process is creating does not go when another, which would, cannot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_that_fails_drops_what_it_made_and_nothing_else() {
+    let server = bucket_that_shows_80().await;
+    server.parts.forget_permits(server.parts.available_permits());
+    let folder = tempfile::tempdir().unwrap();
+    let open = |seconds: i64, hook: bool| {
+        let indexer = MetadataIndexer::default();
+        let builder = Lakehouse::builder(folder.path().to_str().unwrap()).with_clock(Arc::new(Behind(-1000 * seconds)));
+        async move {
+            let lake = builder.with_extension(Arc::new(indexer)).build().await.unwrap();
+            if hook {
+                lake.register_event_hook("as-it-is", Arc::new(AsItIs)).unwrap();
+            }
+            lake
+        }
+    };
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x"), ("fetch", "none"), ("hook", "as-it-is")]);
+    let (first, without) = (open(0, true).await, open(100, false).await);
+    let creates = tokio::spawn({
+        let (lake, options) = (first.clone(), options.clone());
+        async move { lake.create_metadata_index_with("i", "s3://photos", &options).await.map(|_| ()) }
+    });
+    while first.metadata_indexes().await.unwrap().first().is_none_or(|status| status.listed.is_none()) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let error = first.create_metadata_index_with("i", "s3://photos", &options).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::AlreadyExists && error.to_string().contains("being created"), "{error}");
+    let error = without.create_metadata_index_with("i", "s3://photos", &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    server.parts.add_permits(1000);
+    creates.await.unwrap().unwrap();
+    assert_eq!(first.metadata_index("i").await.unwrap().status().await.unwrap().objects, 100);
+    // What it made itself is gone.
+    let error = without.create_metadata_index_with("other", "s3://photos", &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(!without.namespaces().await.unwrap().contains(&"other".to_string()));
+    first.close().await;
 }
 
 /// A clock that is behind.

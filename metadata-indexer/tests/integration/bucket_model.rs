@@ -70,7 +70,8 @@ impl Bucket {
     async fn new(seed: u64, touches: bool) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let versioned = seed % 2 == 1;
-        let keys = [5, 100, 1000][random.random_range(0..3)];
+        // Of each there are four keys.
+        let keys = [5, 50, 250][random.random_range(0..3)];
         // Long ago, or today.
         let start = if random.random_bool(0.5) { 1_772_619_072 } else { chrono::Utc::now().timestamp() };
         let max_size = if seed % 3 == 1 { 500 } else { 1000 };
@@ -315,8 +316,10 @@ async fn history(seed: u64, kind: Kind) {
     let options = options(&[("fetch", fetched), ("max_size", &max_size), ("endpoint", &endpoint), ("region", "x")]);
     let index = lake.create_metadata_index_with("i", "s3://b", &options).await.unwrap();
     index.stop().await;
+    // So that most of a thousand keys change more than once.
+    let (most, at_once) = if bucket.keys == 250 { (400, 250) } else { (40, 25) };
     for _ in 0..bucket.random.random_range(3..15) {
-        for _ in 0..bucket.random.random_range(0..40) {
+        for _ in 0..bucket.random.random_range(0..most) {
             bucket.change();
         }
         let events = bucket.deliver(loses);
@@ -360,7 +363,7 @@ async fn history(seed: u64, kind: Kind) {
     if !loses {
         let mut rest = std::mem::take(&mut bucket.pending);
         rest.shuffle(&mut bucket.random);
-        for events in rest.chunks(25) {
+        for events in rest.chunks(at_once) {
             let mut attempts = 0..3;
             while let Err(e) = index.push(&message(events)).await {
                 // The first finds out how the last fault ended.
