@@ -71,7 +71,7 @@ bench: wheel $(VENV)/.ready
 	$(DEMO_VENV)/bin/python benches/compare/commits.py --folder $(WORK)/bench-commits
 	$(DEMO_VENV)/bin/python benches/compare/planning.py --folder $(WORK)/bench
 	$(DEMO_VENV)/bin/python benches/compare/deletes.py --folder $(WORK)/bench
-	$(DEMO_VENV)/bin/python benches/compare/metadata_index.py --objects $(BENCH_OBJECTS) --folder $(WORK)/bench
+	$(DEMO_VENV)/bin/python benches/compare/metadata_index.py --objects $(BENCH_OBJECTS) --tagged --folder $(WORK)/bench
 
 fuzz: export CARGO_TARGET_DIR := $(TARGET)/fuzz
 fuzz:

@@ -3,7 +3,9 @@ how much memory and how many bytes written, and how fast one finds objects in th
 
 The bucket is a server in this script that answers listings and nothing else; events are S3's, handed in with `push`.
 
-  python metadata_index.py --folder DIR [--objects 10000000] [--batch 25000] [--seconds 20] [--rate 10000] [--rounds 3]
+  python metadata_index.py --folder DIR [--objects 10000000] [--batch 25000] [--seconds 20] [--rate 10000] [--rounds 3] [--tagged]
+
+With --tagged, events tell of three tags of each object, and objects are looked for by these, too.
 
 And, alone, what is left to look after when there is a commit each second for --seconds, of ten events among --objects:
 
@@ -68,14 +70,22 @@ def serve() -> None:
 class Events:
     """What happens in a bucket of objects that are created, overwritten and deleted."""
 
-    def __init__(self) -> None:
-        self.random, self.changes, self.objects = random.Random(1), 0, 0
+    def __init__(self, tagged: bool = False) -> None:
+        self.random, self.changes, self.objects, self.tagged = random.Random(1), 0, 0, tagged
+
+    def tags(self, number: int) -> str:
+        """Three tags, as Ceph's events tell of them: a server that is asked for those of every object would be what is measured."""
+        if not self.tagged:
+            return ""
+        review = "wanted" if number % 100_000 == 7 else "done"
+        tags = {"team": f"team-{number * 7919 % 200}", "colour": f"colour-{number % 12}", "review": review}
+        return f',"tags":[{",".join(f"""{{"key":"{name}","val":"{value}"}}""" for name, value in tags.items())}]'
 
     def event(self, number: int, deleted: bool, now: str) -> str:
         self.changes += 1
         sequencer = f"{0x0065E59E00000000 + self.changes:016X}"
         what = "ObjectRemoved:Delete" if deleted else "ObjectCreated:Put"
-        state = "" if deleted else f',"size":{self.changes % 100000},"eTag":"{self.changes:032x}"'
+        state = "" if deleted else f',"size":{self.changes % 100000},"eTag":"{self.changes:032x}"{self.tags(number)}'
         return (
             f'{{"eventVersion":"2.6","eventSource":"aws:s3","awsRegion":"eu-west-1","eventTime":"{now}","eventName":"{what}",'
             '"userIdentity":{"principalId":"AWS:AIDAEXAMPLE1"},"requestParameters":{"sourceIPAddress":"203.0.113.9"},'
@@ -147,17 +157,17 @@ def plain_listing(endpoint: str, objects: int) -> float:
     return objects / (time.perf_counter() - start)
 
 
-def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, seconds: int, rate: int) -> None:
+def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, seconds: int, rate: int, tagged: bool) -> None:
     import tarndb
 
-    Events().batch(batch, 1.0)
+    Events(tagged).batch(batch, 1.0)
     print(
         f"before the index: {memory('VmRSS'):.0f} MiB, peak {memory('VmHWM'):.0f} MiB, for Python and a batch of messages;"
         f" {memory('RssFile'):.0f} MiB of these are programs, not data",
         flush=True,
     )
     with tarndb.connect(folder / "events") as lake:
-        ix, source = index(lake, "bench", "bench-0", endpoint), Events()
+        ix, source = index(lake, "bench", "bench-0", endpoint), Events(tagged)
         filled = 0.0
         while source.objects < objects:
             message = source.batch(batch, 1.0)
@@ -219,7 +229,7 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
             print(f"as events leave it, warm, by {name}: {statistics.median(times) * 1000:.1f} ms in {files()} data files", flush=True)
         busy, start, before = files(), time.perf_counter(), None
         while before != (before := location()):
-            time.sleep(60)
+            time.sleep(90)
         print(
             f"the inventory has {busy} data files while events come, and {files()} after {time.perf_counter() - start:.0f} s without;"
             f" {told_memory()}",
@@ -230,7 +240,8 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
         journal = lake.sql("SELECT count(*) FROM bench.journal").fetchall()
         assert live[0][0] == live[0][1] and journal == [(source.changes,)], (live, journal, source.changes)
         print(f"checked: {live[0][0]:,} objects, {journal[0][0]:,} changes, {time.perf_counter() - start:.1f} s", flush=True)
-        (folder / "found.json").write_text(json.dumps({"metadata": lake.table("bench.inventory").metadata_location, "objects": objects}))
+        found = {"metadata": location(), "objects": objects, "tagged": tagged}
+        (folder / "found.json").write_text(json.dumps(found))
 
 
 def size_of(path: pathlib.Path) -> int | None:
@@ -312,39 +323,11 @@ def followed(folder: pathlib.Path) -> None:
     )
 
 
-TAGGED = """
-CREATE TABLE bench.tagged ({columns}) PARTITIONED BY (bucket(4, key)) TBLPROPERTIES (
-  'write.target-file-size-bytes' = '134217728', 'write.parquet.page-row-limit' = '2048',
-  'write.parquet.row-group-size-bytes' = '33554432', 'write.parquet.dict-size-bytes' = '65536', 'tarndb.bitmap-columns' = 'object_tags')
-"""
-# Keys that are the same in each row are none for DataFusion 54 when values are not.
-TAGS = """MAP {{'team' || left(key, 0): 'team-' || ({number} * 7919 % 200), 'colour' || left(key, 0): 'colour-' || ({number} % 12),
-  'review' || left(key, 0): CASE WHEN {number} % 100000 = 7 THEN 'wanted' ELSE 'done' END}}"""
-
-
-def tags(folder: pathlib.Path) -> None:
-    """A copy of the inventory with three tags on each object. They are not fetched: a server that is asked for the tags of every object
-    would be what is measured."""
-    import tarndb
-
-    found = json.loads((folder / "found.json").read_text())
-    with tarndb.connect(folder / "events") as lake:
-        described = [row[:2] for row in lake.sql("DESCRIBE bench.inventory").fetchall()]
-        lake.sql(TAGGED.format(columns=", ".join(f"{name} {kind}" for name, kind in described)))
-        three = TAGS.format(number="CAST(split_part(split_part(key, 'object-', 2), '.', 1) AS BIGINT)")
-        selected = ", ".join(three if name == "object_tags" else name for name, _ in described)
-        start = time.perf_counter()
-        lake.sql(f"INSERT INTO bench.tagged SELECT {selected} FROM bench.inventory")
-        print(f"the inventory with three tags on each object: written in {time.perf_counter() - start:.0f} s", flush=True)
-        metadata = lake.table("bench.tagged").metadata_location
-        (folder / "found.json").write_text(json.dumps({**found, "tagged": metadata}))
-
-
 TARNDB = """
 import tarndb
 lake = tarndb.connect(f"{folder}/events")
 def query(condition):
-    return lake.sql(f"SELECT key, size, e_tag FROM {table} WHERE {condition}").fetchall()
+    return lake.sql(f"SELECT key, size, e_tag FROM bench.inventory WHERE {condition}").fetchall()
 lake.sql("SELECT 1").fetchall()
 """
 DUCKDB = """
@@ -359,7 +342,7 @@ connection.sql("SELECT 1").fetchall()
 """
 LOOKUP = """
 import json, sys, time
-folder, table, metadata, condition, repeats = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5])
+folder, metadata, condition, repeats = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 {engine}
 times = []
 for _ in range(repeats):
@@ -373,18 +356,15 @@ print(json.dumps({{"times": times, "rows": sorted(map(list, rows))}}))
 def lookups(folder: pathlib.Path, rounds: int) -> None:
     found = json.loads((folder / "found.json").read_text())
     wanted = key(found["objects"] // 3)
-    inventory, tagged = ("bench.inventory", found["metadata"]), ("bench.tagged", found["tagged"])
-    lookups = {
-        "by key": (inventory, f"key = '{wanted}'"),
-        "by prefix": (inventory, f"starts_with(key, '{wanted[:-9]}')"),
-        "by a tag": (tagged, "object_tags['review'] = 'wanted'"),
-        "by two tags": (tagged, "object_tags['team'] = 'team-17' AND object_tags['colour'] = 'colour-7'"),
-    }
-    for name, ((table, metadata), condition) in lookups.items():
+    lookups = {"by key": f"key = '{wanted}'", "by prefix": f"starts_with(key, '{wanted[:-9]}')"}
+    if found["tagged"]:
+        lookups["by a tag"] = "object_tags['review'] = 'wanted'"
+        lookups["by two tags"] = "object_tags['team'] = 'team-17' AND object_tags['colour'] = 'colour-7'"
+    for name, condition in lookups.items():
         results: dict[str, list[dict]] = {"tarndb": [], "DuckDB": []}
         for _ in range(rounds):
             for engine, code, repeats in [("tarndb", TARNDB, 20), ("DuckDB", DUCKDB, 5)]:
-                command = [sys.executable, "-c", LOOKUP.format(engine=code), str(folder), table, metadata, condition, str(repeats)]
+                command = [sys.executable, "-c", LOOKUP.format(engine=code), str(folder), found["metadata"], condition, str(repeats)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode != 0:
                     sys.exit(done.stderr)
@@ -407,7 +387,8 @@ def main() -> None:
     arguments.add_argument("--seconds", type=int, default=20)
     arguments.add_argument("--rate", type=int, default=10_000)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--only", choices=["serve", "backfill", "followed", "events", "upkeep", "tags", "lookups"])
+    arguments.add_argument("--tagged", action="store_true")
+    arguments.add_argument("--only", choices=["serve", "backfill", "followed", "events", "upkeep", "lookups"])
     arguments.add_argument("--endpoint")
     options = arguments.parse_args()
     folder = (options.folder / "metadata-index").resolve()
@@ -421,19 +402,18 @@ def main() -> None:
             case "followed":
                 return followed(folder)
             case "events":
-                return events(folder, options.endpoint, options.objects, options.batch, options.seconds, options.rate)
+                return events(folder, options.endpoint, options.objects, options.batch, options.seconds, options.rate, options.tagged)
             case "upkeep":
                 return upkeep(folder, options.endpoint, options.objects, options.seconds)
-            case "tags":
-                return tags(folder)
             case "lookups":
                 return lookups(folder, options.rounds)
     # Each in a process of its own.
-    parts = [options.only] if options.only else ["backfill", "followed", "events", "tags", "lookups"]
+    parts = [options.only] if options.only else ["backfill", "followed", "events", "lookups"]
     for part in parts:
         shutil.rmtree(folder / part, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     same = [f"--{name}={getattr(options, name)}" for name in ["folder", "objects", "listed", "batch", "seconds", "rate", "rounds"]]
+    same += ["--tagged"] * options.tagged
     with subprocess.Popen([sys.executable, __file__, "--only=serve", *same], stdout=subprocess.PIPE, text=True) as server:
         try:
             endpoint = f"http://127.0.0.1:{server.stdout.readline().strip()}"

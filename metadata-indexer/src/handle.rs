@@ -80,10 +80,11 @@ impl MetadataIndex {
 #[async_trait]
 pub trait MetadataIndexes {
     /// Creates an index named `name` on `source`, and follows it: a folder, as a path or a `file:` URL, or a bucket or a part of one, as
-    /// `s3://bucket/prefix`, `gs://…` or `az://…`. The objects that are there already are in its inventory when this returns.
+    /// `s3://bucket/prefix`, `gs://…` or `az://…`. The objects that are there already are in its inventory when this returns. When that
+    /// fails after some of them were listed, the index stays, and to create it again goes on; in another process after a minute.
     ///
     /// # Errors
-    /// `AlreadyExists`; `NotFound` for the folder; `Unavailable` for a bucket that cannot be listed; `Unsupported` for other sources.
+    /// `AlreadyExists`, also while it is being created; `NotFound` for the folder; `Unavailable` for a bucket that cannot be listed; `Unsupported` for other sources.
     async fn create_metadata_index(&self, name: &str, source: &str) -> Result<MetadataIndex> {
         self.create_metadata_index_with(name, source, &IndexOptions::default()).await
     }
