@@ -102,6 +102,13 @@ impl Watch {
         self.shared.changed.notified().await;
     }
 
+    /// As if the system said that it has dropped events, for which it had no room.
+    #[cfg(test)]
+    pub(crate) fn overflow(&self) {
+        let event = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        self.shared.touch(Path::new("/"), Ok(event));
+    }
+
     /// What was touched, which is then forgotten.
     pub(crate) fn take(&self) -> Touched {
         std::mem::take(&mut *self.shared.touched.lock().unwrap_or_else(PoisonError::into_inner))

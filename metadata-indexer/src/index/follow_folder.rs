@@ -122,3 +122,36 @@ impl Index {
         Ok(looked)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tarndb_core::Lakehouse;
+
+    use super::*;
+    use crate::index::Synced;
+    use crate::source::Source;
+    use crate::{MetadataIndexer, MetadataIndexes};
+
+    /// When the system dropped events, all of the folder is looked at.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_system_did_not_tell_is_found() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::write(scratch.path().join("gone"), "1").unwrap();
+        let indexer = Arc::new(MetadataIndexer::default());
+        let lake = Lakehouse::builder("memory://").with_extension(Arc::clone(&indexer) as _).build().await.unwrap();
+        lake.create_metadata_index("docs", scratch.path().to_str().unwrap()).await.unwrap();
+        let index = indexer.index(&lake, "docs").await.unwrap();
+        index.stop().await;
+        // Nobody watches.
+        std::fs::write(scratch.path().join("new"), "1").unwrap();
+        std::fs::remove_file(scratch.path().join("gone")).unwrap();
+        let Source::Folder(folder) = &index.source else { panic!("{:?} is no folder", index.source) };
+        let mut watching = Some(watch(folder).await.unwrap());
+        let mut next_listing = Instant::now() + LISTED_EVERY;
+        let nothing = index.look_at_what_was_touched(&lake, folder, &mut watching, &mut next_listing).await.unwrap();
+        assert_eq!(nothing.synced, Synced::default());
+        watching.as_ref().unwrap().overflow();
+        let all = index.look_at_what_was_touched(&lake, folder, &mut watching, &mut next_listing).await.unwrap();
+        assert_eq!(all.synced, Synced { created: 1, overwritten: 0, deleted: 1 });
+    }
+}
