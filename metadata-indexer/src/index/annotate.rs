@@ -54,7 +54,7 @@ impl Drop for Unseen<'_> {
 
 /// What is left where the others were annotated.
 #[derive(Debug, Default)]
-pub(super) struct Left {
+pub(super) struct NotRead {
     /// Why an object is not ours to read, of which nothing will be known.
     refused: Option<Error>,
     /// Objects that could not be read now, and why.
@@ -188,7 +188,7 @@ impl Index {
     ///
     /// # Errors
     /// `Unsupported` when this process does not have all extractors; those of commits, and of reading when it is not about some objects.
-    pub(super) async fn annotate_all(&self, lake: &Lakehouse, stop: &watch::Receiver<bool>) -> Result<Left> {
+    pub(super) async fn annotate_all(&self, lake: &Lakehouse, stop: &watch::Receiver<bool>) -> Result<NotRead> {
         const CONTENT: [&str; 4] = ["key", "version_id", "sequence_number", "e_tag"];
         const OBJECT: [&str; 6] = ["key", "version_id", "sequence_number", "e_tag", "size", "is_delete_marker"];
         let _one = self.annotating.lock().await;
@@ -227,7 +227,7 @@ impl Index {
         lake: &Lakehouse,
         targets: impl Stream<Item = Result<(ObjectId, Target)>> + Send,
         stop: &watch::Receiver<bool>,
-    ) -> Result<Left> {
+    ) -> Result<NotRead> {
         let learners: Arc<[Learner]> = self.own.extractors.named(&self.extract)?.into();
         let looked_at = targets.map(|target| {
             let learners = Arc::clone(&learners);
@@ -238,7 +238,7 @@ impl Index {
             }
         });
         let mut looked_at = std::pin::pin!(looked_at.buffer_unordered(READ_AT_ONCE));
-        let (mut done, mut left, mut stop) = (Vec::new(), Left::default(), stop.clone());
+        let (mut done, mut left, mut stop) = (Vec::new(), NotRead::default(), stop.clone());
         let mut in_a_row = 0_usize;
         let mut due = Instant::now() + COMMITTED_AFTER;
         let ended = loop {
