@@ -7,6 +7,7 @@ use roaring::RoaringTreemap;
 use tarndb_core::{Lakehouse, Result, Table};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
+use super::new_file::NewFile;
 use super::shard::{Entry, KeyHash, Listed, Shard};
 use crate::record::{ObjectId, ObjectState, Sequence, missing, text};
 
@@ -153,6 +154,11 @@ impl KeyIndex {
         key[2] as usize % SHARDS
     }
 
+    /// What keys are sorted by where they are in the order of this index.
+    pub(super) fn order(key: &KeyHash) -> (usize, KeyHash) {
+        (Self::shard(key), *key)
+    }
+
     fn find(&self, key: &KeyHash) -> Option<Entry> {
         self.shards.get(Self::shard(key))?.find(key)
     }
@@ -280,29 +286,21 @@ impl KeyIndex {
         files.iter().filter_map(|file| self.numbers.get(file).copied()).collect()
     }
 
-    /// The positions of rows of new files, given by their keys in the order of the rows, of which the object is in none of the files
-    /// `old`: it changed, or went, after these were read.
-    pub(super) fn not_in(&self, old: &HashSet<u32>, keys: &[(String, Vec<KeyHash>)]) -> BTreeMap<String, RoaringTreemap> {
-        let of_file = |(file, keys): &(String, Vec<KeyHash>)| {
-            let is_left = |key| self.find(key).is_none_or(|entry| !old.contains(&entry.file));
-            let left = (0u64..).zip(keys).filter(|(_, key)| is_left(key)).map(|(position, _)| position);
-            (file.clone(), RoaringTreemap::from_sorted_iter(left).unwrap_or_default())
-        };
-        keys.iter().map(of_file).collect()
-    }
-
-    /// Finds the rows of the files `old` in the new ones from now on.
-    pub(super) fn move_from(&mut self, old: &HashSet<u32>, keys: Vec<(String, Vec<KeyHash>)>) -> Result<()> {
-        for (file, keys) in keys {
-            let number = self.add_file(&file)?;
-            for (position, key) in (0u32..).zip(&keys) {
-                if let Some(shard) = self.shards.get_mut(Self::shard(key)) {
-                    shard.set_place(key, |file| old.contains(&file), number, position);
-                }
-            }
+    /// Finds the rows of the files `old` in new ones from now on. The positions of rows of the new files of which the object is in none
+    /// of `old`: it changed, or went, after these were read.
+    pub(super) fn move_to(&mut self, old: &HashSet<u32>, new: Vec<NewFile>) -> Result<BTreeMap<String, RoaringTreemap>> {
+        let mut left = BTreeMap::new();
+        for NewFile { location, mut rows } in new {
+            let number = self.add_file(&location)?;
+            let is_left = |(key, position): &(KeyHash, u32)| {
+                let shard = self.shards.get_mut(Self::shard(key));
+                !shard.is_some_and(|shard| shard.set_place(key, |file| old.contains(&file), number, *position))
+            };
+            rows.retain(is_left);
+            left.insert(location, rows.into_iter().map(|(_, position)| u64::from(position)).collect());
         }
         self.forget_files(old);
-        Ok(())
+        Ok(left)
     }
 
     /// Forgets files of which no row is left, when there may be many: all entries are looked at.
@@ -410,5 +408,38 @@ mod tests {
         assert!(
             (1..64).contains(&class_number("a class of tomorrow")) && !numbers.contains(&class_number("a class of tomorrow"))
         );
+    }
+
+    #[test]
+    fn rows_move_to_new_files_unless_they_changed() {
+        const ROWS: u64 = 10_000;
+        let mut keys = KeyIndex::default();
+        let (old, other) = (keys.add_file("old").unwrap(), keys.add_file("other").unwrap());
+        let id = |number: u64| ObjectId::of_key(number.to_string());
+        for number in 0..ROWS {
+            let file = if number % 7 == 0 { other } else { old };
+            let (content, position) = (Listed::default(), number as u32);
+            keys.insert(Entry { key: hash(&id(number)), sequence: [0; 5], content, file, position });
+            if number % 11 == 0 {
+                keys.set_gone(&id(number), Sequence::of_time(1), MINUTE);
+            }
+        }
+        let object_at = |position: u64| position * 7919 % ROWS;
+        let mut rows: Vec<(KeyHash, u32)> = (0..ROWS).map(|at| (hash(&id(object_at(at))), at as u32)).collect();
+        // One that is not known at all.
+        rows.push((hash(&id(ROWS)), ROWS as u32));
+        let left = keys.move_to(&HashSet::from([old]), vec![NewFile { location: "new".to_string(), rows }]).unwrap();
+        let is_left = |at: &u64| *at == ROWS || object_at(*at) % 7 == 0 || object_at(*at) % 11 == 0;
+        assert_eq!(left, BTreeMap::from([("new".to_string(), (0..=ROWS).filter(is_left).collect())]));
+        let mut places = BTreeMap::new();
+        for number in 0..ROWS {
+            if let Some(known) = keys.get(&id(number)) {
+                keys.collect_place(known, &mut places);
+            }
+        }
+        let others = (0..ROWS).filter(|number| number % 7 == 0 && number % 11 != 0).collect();
+        let moved = (0..ROWS).filter(|at| !is_left(at)).collect();
+        assert_eq!(places, BTreeMap::from([("other".to_string(), others), ("new".to_string(), moved)]));
+        assert!(keys.numbers_of(&HashSet::from(["old".to_string()])).is_empty());
     }
 }

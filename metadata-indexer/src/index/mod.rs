@@ -16,6 +16,7 @@ mod events;
 mod follow_bucket;
 mod follow_folder;
 mod key_index;
+mod new_file;
 mod observe;
 mod shard;
 mod status;

@@ -189,12 +189,12 @@ impl Shard {
         }
     }
 
-    /// Gives the object of a key, if it is known, another place when its file is one of some.
-    pub(super) fn set_place(&mut self, key: &KeyHash, is_from: impl Fn(u32) -> bool, file: u32, position: u32) {
-        if let Some(entry) = self.packed_mut(key).filter(|entry| is_from(entry.file())) {
-            entry.set_file(file);
-            entry.position = position;
-        }
+    /// Gives the object of a key, if it is known, another place when its file is one of some; whether it did.
+    pub(super) fn set_place(&mut self, key: &KeyHash, is_from: impl Fn(u32) -> bool, file: u32, position: u32) -> bool {
+        let Some(entry) = self.packed_mut(key).filter(|entry| is_from(entry.file())) else { return false };
+        entry.set_file(file);
+        entry.position = position;
+        true
     }
 
     /// The keys, with the numbers of their files, and their positions.

@@ -7,18 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use tarndb_core::maintenance::{
-    ExpireSnapshotsOptions, RewriteDataFilesOptions, RewriteGroup, RewrittenGroup, expire_snapshots, plan_rewrite,
-};
+use tarndb_core::maintenance::{ExpireSnapshotsOptions, RewriteDataFilesOptions, RewriteGroup, expire_snapshots, plan_rewrite};
 use tarndb_core::{Lakehouse, Result, Table, WeakLakehouse};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use super::Index;
-use super::key_index;
-use super::shard::KeyHash;
+use super::new_file::NewFile;
 use crate::feed::stopped;
-use crate::record::ids;
 use crate::tables;
 
 /// Commits of changes, or of what was not understood, after which there is upkeep.
@@ -266,8 +261,8 @@ impl Index {
                 break;
             }
             let group = group.write().await?;
-            match keys_of(&group).await {
-                Ok(keys) => self.write_alone(lake, async |writer| writer.replace_in_inventory(group, keys).await).await?,
+            match NewFile::of_group(&group).await {
+                Ok(new) => self.write_alone(lake, async |writer| writer.replace_in_inventory(group, new).await).await?,
                 Err(error) => {
                     group.discard().await;
                     return Err(error);
@@ -300,27 +295,6 @@ impl Index {
 
 fn is_told(stop: Option<&watch::Receiver<bool>>) -> bool {
     stop.is_some_and(|stop| *stop.borrow())
-}
-
-/// The keys of the rows of new files, in the order of the rows, by file.
-async fn keys_of(group: &RewrittenGroup) -> Result<Vec<(String, Vec<KeyHash>)>> {
-    let mut rows = group.rows(&["key", "version_id"])?;
-    let mut files: Vec<(String, Vec<KeyHash>)> = Vec::new();
-    while let Some((file, batch)) = rows.try_next().await? {
-        let keys = ids(&batch)?;
-        let keys = keys.iter().map(key_index::hash);
-        match files.last_mut() {
-            Some((last, known)) if *last == file => {
-                // There are millions: not as many again, but an eighth.
-                if known.len() + keys.len() > known.capacity() {
-                    known.reserve_exact(keys.len().max(known.len() / 8));
-                }
-                known.extend(keys);
-            }
-            _ => files.push((file, keys.collect())),
-        }
-    }
-    Ok(files)
 }
 
 /// Puts small files together and applies deletes, and expires snapshots, of a table in which nothing depends on positions; the rows of

@@ -9,6 +9,7 @@ use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, Table};
 use super::backlog::Backlog;
 use super::conditions::{is_one_of, timestamp};
 use super::key_index::{self, KeyIndex, Known};
+use super::new_file::NewFile;
 use super::shard::KeyHash;
 use super::upkeep::{self, Due};
 use crate::event::Dead;
@@ -310,18 +311,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts new files of the inventory in the place of old ones, but for rows that changed since these were read. `keys` are those of
-    /// the rows of each new file.
-    pub(super) async fn replace_in_inventory(&mut self, group: RewrittenGroup, keys: Vec<(String, Vec<KeyHash>)>) -> Result<()> {
+    /// Puts new files of the inventory in the place of old ones, but for rows that changed since these were read.
+    pub(super) async fn replace_in_inventory(&mut self, group: RewrittenGroup, new: Vec<NewFile>) -> Result<()> {
         let old = self.keys.numbers_of(group.replaced());
         if old.is_empty() {
             // Nothing that is known is in these files any more.
             group.discard().await;
             return Ok(());
         }
-        let changed = self.keys.not_in(&old, &keys);
+        // Before the commit, in one pass: if that fails, this writer is not used any more.
+        let changed = self.keys.move_to(&old, new)?;
         self.inventory = group.commit_with_deletes(&self.inventory, changed).await?;
-        self.keys.move_from(&old, keys)
+        Ok(())
     }
 
     /// Expires snapshots of both tables, and forgets files of which nothing is left.
