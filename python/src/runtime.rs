@@ -18,10 +18,7 @@ pub(crate) fn handle() -> Result<Handle> {
     let (process_id, runtime) = match RUNTIME.get() {
         Some(runtime) => runtime,
         None => {
-            // One thread more than operators use at once: while they compute, it keeps the time, by which signals are seen.
-            let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get() + 1);
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().thread_name("tarndb").build();
+            let runtime = tarndb_runtime::runtime();
             let runtime =
                 runtime.map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "no runtime could be started").with_source(e))?;
             RUNTIME.get_or_init(|| (std::process::id(), runtime))

@@ -124,7 +124,7 @@ pub unsafe extern "C" fn tarndb_lakehouse_connect(location: *const c_char, out: 
         }
         // SAFETY: by this function's own contract.
         let location = unsafe { text(location, "the location") }?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = tarndb_runtime::runtime();
         let runtime =
             runtime.map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "no runtime could be started").with_source(e))?;
         let lake = runtime.block_on(tarndb::connect(location))?;

@@ -47,9 +47,7 @@ fn main() -> ExitCode {
     if let Some(command) = arguments.location.as_deref().filter(|location| is_command(location)) {
         return refuse(command);
     }
-    // One thread more than operators use at once: while they compute, it sees Ctrl-C.
-    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get() + 1);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+    let runtime = match tarndb_runtime::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             report(&format!("no runtime could be started: {error}"));
