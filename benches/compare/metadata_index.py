@@ -3,7 +3,7 @@ how much memory and how many bytes written, and how fast one finds objects in th
 
 The bucket is a server in this script that answers listings and nothing else; events are S3's, handed in with `push`.
 
-  python metadata_index.py --folder DIR [--objects 10000000] [--batch 25000] [--seconds 20] [--rate 10000] [--rounds 3] [--tagged]
+  python metadata_index.py --folder DIR [--objects 10000000] [--batch 25000] [--seconds 60] [--rate 10000] [--rounds 3] [--tagged]
 
 With --tagged, events tell of three tags of each object, and objects are looked for by these, too.
 
@@ -384,7 +384,7 @@ def main() -> None:
     arguments.add_argument("--objects", type=int, default=10_000_000)
     arguments.add_argument("--listed", type=int, default=1_000_000)
     arguments.add_argument("--batch", type=int, default=25_000)
-    arguments.add_argument("--seconds", type=int, default=20)
+    arguments.add_argument("--seconds", type=int, default=60)
     arguments.add_argument("--rate", type=int, default=10_000)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--tagged", action="store_true")

@@ -6,7 +6,7 @@ use futures::stream;
 use roaring::RoaringTreemap;
 use tarndb_catalog::Result;
 
-use super::delete::{Leaving, leaving};
+use super::delete::{Leaving, Older, leaving, older_deletes};
 use crate::lakehouse::{Lakehouse, write_batches};
 use crate::scan::DeleteLoader;
 use crate::table::Table;
@@ -29,7 +29,8 @@ pub(crate) async fn change_rows(lake: &Lakehouse, table: &Table, change: RowChan
     table.check_writable()?;
     let memory = Arc::clone(&lake.session_context().runtime_env().memory_pool);
     let loader = DeleteLoader::new(table, &memory);
-    let Leaving { rows, files } = leaving(table, &loader, change.deleted, true).await?;
+    let older = older_deletes(table, Older::MergedInTime);
+    let Leaving { rows, superseded, files } = leaving(table, &loader, change.deleted, older).await?;
     let referenced: HashSet<String> = rows.keys().cloned().collect();
     let added = stream::iter(change.added.into_iter().map(Ok));
     let added = write_batches(table, added, Matching::ByName, &memory).await?;
@@ -40,7 +41,7 @@ pub(crate) async fn change_rows(lake: &Lakehouse, table: &Table, change: RowChan
             return Err(error);
         }
     };
-    let action = RowDelta::replacing(table, added, deletes, referenced, files, change.properties);
+    let action = RowDelta::replacing(table, added, deletes, referenced, superseded, files, change.properties);
     // Who decides by what the table holds has to look again when it holds more.
     let action = action.with_serializable(Box::new(|_, _, _| true));
     let committed = Transaction::new(table, Caller::User).with(action).commit().await?;

@@ -279,23 +279,59 @@ fn collect(batch: &RecordBatch, found: &mut BTreeMap<String, RoaringTreemap>) ->
     Ok(())
 }
 
+/// What becomes of the deletes that a data file has when more of its rows are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Older {
+    /// They stay beside the new ones.
+    Stay,
+    /// They become part of the new ones.
+    Merged,
+    /// They become part of the new ones when they are many files, or not many times as many rows: so no row is written again often, and
+    /// there are few files.
+    MergedInTime,
+}
+
+/// Delete files of a data file, after which they are put together.
+const DELETE_FILES: usize = 8;
+
+/// Deleted rows, as a multiple of new ones, that are written again with these.
+const CHEAP: u64 = 8;
+
+impl Older {
+    fn are_merged(self, files: usize, rows: u64, new: u64) -> bool {
+        match self {
+            Self::Stay => false,
+            Self::Merged => true,
+            Self::MergedInTime => files >= DELETE_FILES || rows <= new.saturating_mul(CHEAP),
+        }
+    }
+}
+
 /// What leaves a table.
+#[derive(Default)]
 pub(super) struct Leaving {
     /// Rows, by data file.
     pub(super) rows: BTreeMap<String, DeletedRows>,
+    /// Data files whose older deletes are among these rows.
+    pub(super) superseded: HashSet<String>,
     /// Data files of which no row is left.
     pub(super) files: HashSet<String>,
 }
 
-/// Live rows, by data file and position, as what leaves the table; with those of the same files that were deleted before, when they
-/// are `merged`.
+/// What a change does with older deletes, in a table in which they may stay.
+pub(super) fn older_deletes(table: &Table, otherwise: Older) -> Older {
+    // A vector takes the place of all deletes of its file.
+    if table.metadata().format_version() == FormatVersion::V3 { Older::Merged } else { otherwise }
+}
+
+/// Live rows, by data file and position, as what leaves the table.
 pub(super) async fn leaving(
     table: &Table,
     loader: &DeleteLoader,
     found: BTreeMap<String, RoaringTreemap>,
-    merged: bool,
+    older: Older,
 ) -> Result<Leaving> {
-    let mut leaving = Leaving { rows: BTreeMap::new(), files: HashSet::new() };
+    let mut leaving = Leaving::default();
     if found.is_empty() {
         return Ok(leaving);
     }
@@ -305,12 +341,15 @@ pub(super) async fn leaving(
     for (path, mut positions) in found {
         let unknown = || Error::internal("rows of an unknown file are to be deleted").with_context("file", path.clone());
         let task = tasks.remove(&path).ok_or_else(unknown)?;
-        if merged {
-            positions |= loader.positions(&task).await?.as_ref();
-        }
-        if task.has_known_rows() && (merged || task.is_whole()) && positions.len() == task.record_count {
+        let deleted = if older == Older::Stay { Arc::default() } else { loader.positions(&task).await? };
+        let are_known = older != Older::Stay || task.is_whole();
+        if task.has_known_rows() && are_known && positions.union_len(&deleted) == task.record_count {
             leaving.files.insert(path);
         } else {
+            if older.are_merged(task.deletes.len(), deleted.len(), positions.len()) {
+                positions |= deleted.as_ref();
+                leaving.superseded.insert(path.clone());
+            }
             leaving.rows.insert(path, DeletedRows { spec_id: task.spec_id, partition: task.partition, positions });
         }
     }
@@ -331,9 +370,7 @@ async fn commit(
         rows += task.record_count.saturating_sub(loader.positions(&task).await?.len());
         removed.insert(task.path);
     }
-    let is_v3 = table.metadata().format_version() == FormatVersion::V3;
-    // A vector takes the place of all deletes of its file.
-    let leaving = leaving(table, &loader, found, is_v3).await?;
+    let leaving = leaving(table, &loader, found, older_deletes(table, Older::Stay)).await?;
     removed.extend(leaving.files);
     let deleted = leaving.rows;
     let result = DeleteResult { rows, removed_data_files: removed.len() as u64, added_delete_files: deleted.len() as u64 };

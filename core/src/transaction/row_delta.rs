@@ -18,19 +18,19 @@ pub(crate) type ConflictFilter = Box<dyn Fn(&crate::manifest::ManifestColumns, u
 /// take the place of others.
 ///
 /// In tables of format version 3 the deletes are deletion vectors, of which a data file has one: it takes the place of the
-/// data file's older deletes, and has their positions in it. Elsewhere they may do so too.
+/// data file's older deletes, and has their positions in it. Elsewhere they may do so too, where a change looks at these.
 ///
 /// Conflicts with commits that removed a data file which the deletes are about (a compaction, another delete), and,
 /// under serializable isolation, with commits that added rows which the delete would have had to see; and, where older deletes are
-/// replaced, with commits that deleted other rows of the same data file.
+/// looked at, with commits that deleted other rows of the same data file.
 pub(crate) struct RowDelta {
     producer: SnapshotProducer,
     referenced: HashSet<String>,
     /// By which the deletes were written.
     version: FormatVersion,
     start_snapshot_id: Option<i64>,
-    /// Whether older deletes of the data files go.
-    supersedes: bool,
+    /// Whether older deletes of the data files were looked at.
+    knows_older: bool,
     /// Set with the snapshot.
     properties: HashMap<String, String>,
     added_rows_conflict: Option<ConflictFilter>,
@@ -47,17 +47,19 @@ impl RowDelta {
     pub(crate) fn new(table: &Table, deletes: Vec<WrittenFile>, referenced: HashSet<String>, removed: HashSet<String>) -> Self {
         let operation = if deletes.is_empty() { Operation::Delete } else { Operation::Overwrite };
         let change = SnapshotChange { added_deletes: deletes, removed_data: removed, ..SnapshotChange::new(operation) };
-        let supersedes = table.metadata().format_version() == FormatVersion::V3;
-        Self::of(table, change, referenced, supersedes)
+        let knows_older = table.metadata().format_version() == FormatVersion::V3;
+        let superseded = if knows_older { referenced.clone() } else { HashSet::new() };
+        Self::of(table, SnapshotChange { superseded, ..change }, referenced, knows_older)
     }
 
-    /// Adds rows, too, and sets table properties; and the deletes have the positions of all older ones of their data files, whose
-    /// place they take.
+    /// Adds rows, too, and sets table properties; and the deletes have the positions of all older ones of the data files in `superseded`,
+    /// whose place they take.
     pub(crate) fn replacing(
         table: &Table,
         added: Vec<WrittenFile>,
         deletes: Vec<WrittenFile>,
         referenced: HashSet<String>,
+        superseded: HashSet<String>,
         removed: HashSet<String>,
         properties: HashMap<String, String>,
     ) -> Self {
@@ -66,21 +68,23 @@ impl RowDelta {
             (true, false) => Operation::Delete,
             (false, false) => Operation::Overwrite,
         };
-        let change =
-            SnapshotChange { added_data: added, added_deletes: deletes, removed_data: removed, ..SnapshotChange::new(operation) };
+        let change = SnapshotChange {
+            added_data: added,
+            added_deletes: deletes,
+            removed_data: removed,
+            superseded,
+            ..SnapshotChange::new(operation)
+        };
         Self { properties, ..Self::of(table, change, referenced, true) }
     }
 
-    fn of(table: &Table, mut change: SnapshotChange, referenced: HashSet<String>, supersedes: bool) -> Self {
-        if supersedes {
-            change.superseded.clone_from(&referenced);
-        }
+    fn of(table: &Table, change: SnapshotChange, referenced: HashSet<String>, knows_older: bool) -> Self {
         Self {
             start_snapshot_id: table.snapshot().map(|s| s.snapshot_id()),
             producer: SnapshotProducer::new(table, change),
             referenced,
             version: table.metadata().format_version(),
-            supersedes,
+            knows_older,
             properties: HashMap::new(),
             added_rows_conflict: None,
         }
@@ -104,7 +108,7 @@ impl Action for RowDelta {
             return Err(Error::new(ErrorKind::CommitConflict, "another writer removed a file whose rows were to be deleted")
                 .with_context("file", path.clone()));
         }
-        if self.supersedes {
+        if self.knows_older {
             for (columns, row) in &changes.added_deletes {
                 let path = crate::scan::single_data_file(columns, *row);
                 if let Some(path) = path.filter(|path| self.referenced.contains(*path)) {

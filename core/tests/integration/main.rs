@@ -1,6 +1,7 @@
 //! Integration tests of the engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // these are tests
 
+mod changes;
 mod concurrency;
 mod corpus;
 mod damage;

@@ -1,0 +1,110 @@
+//! Many small changes of rows, as those make who know where the rows are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
+use rand::{Rng, SeedableRng};
+use roaring::RoaringTreemap;
+use tarndb_core::{ErrorKind, Lakehouse, RowChange};
+use tarndb_testkit::naive;
+
+use crate::{number, rows, run};
+
+/// Where the live rows are, by their ids.
+async fn places(lake: &Lakehouse) -> BTreeMap<i64, (String, u64)> {
+    let mut places = BTreeMap::new();
+    for batch in rows(lake, "SELECT id, _pos, _file FROM t").await.unwrap() {
+        let numbers = |column: usize| batch.column(column).as_primitive::<Int64Type>().clone();
+        let files = arrow::compute::cast(batch.column(2), &DataType::Utf8).unwrap();
+        for row in 0..batch.num_rows() {
+            let place = (files.as_string::<i32>().value(row).to_string(), numbers(1).value(row) as u64);
+            assert_eq!(places.insert(numbers(0).value(row), place), None);
+        }
+    }
+    places
+}
+
+fn change(added: impl IntoIterator<Item = i64>, deleted: impl IntoIterator<Item = (String, u64)>) -> RowChange {
+    let ids = Int64Array::from_iter_values(added);
+    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
+    let mut change =
+        RowChange { added: vec![RecordBatch::try_new(schema, vec![Arc::new(ids)]).unwrap()], ..RowChange::default() };
+    for (file, position) in deleted {
+        change.deleted.entry(file).or_default().insert(position);
+    }
+    change
+}
+
+#[tokio::test]
+async fn deletes_of_a_data_file_stay_few_and_are_seldom_written_again() {
+    const ROWS: i64 = 20_000;
+    const ROUNDS: i64 = 80;
+    let mut written = Vec::new();
+    for version in [2, 3] {
+        let lake = tarndb_core::connect("memory://").await.unwrap();
+        let create = format!("CREATE TABLE t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}')");
+        run(&lake, &[&create, &format!("INSERT INTO t SELECT value FROM generate_series(0, {})", ROWS - 1)]).await;
+        let mut table = lake.table("t").await.unwrap();
+        let (mut random, mut live) = (StdRng::seed_from_u64(version), (0..ROWS).collect::<BTreeSet<i64>>());
+        let mut found = places(&lake).await;
+        let mut most = 0;
+        for round in 0..ROUNDS {
+            // Now and then a lot.
+            let count = if round % 30 == 29 { 2_000 } else { random.random_range(1..20) };
+            let leaving: Vec<i64> = live.iter().copied().filter(|id| *id < ROWS).choose_multiple(&mut random, count);
+            let new = ROWS + round;
+            table = lake.change_rows(&table, change([new], leaving.iter().map(|id| found[id].clone()))).await.unwrap();
+            live.insert(new);
+            for id in leaving {
+                live.remove(&id);
+                found.remove(&id);
+            }
+            let files = number(&lake, "SELECT count(*) FROM \"t$files\" WHERE content = 1").await;
+            most = most.max(files);
+            if round % 16 == 0 {
+                assert_eq!(places(&lake).await.into_keys().collect::<BTreeSet<i64>>(), live, "version {version}, round {round}");
+                let lines = naive::lines(&rows(&lake, "SELECT * FROM t").await.unwrap());
+                assert_eq!(lines, naive::lines(&naive::read(lake.storage(), &table).await));
+            }
+        }
+        assert_eq!(most, if version == 3 { 1 } else { 8 });
+        let summaries = "SELECT sum(CAST(summary['added-position-deletes'] AS BIGINT)) FROM \"t$snapshots\"";
+        written.push(number(&lake, summaries).await);
+        // What was deleted while somebody else looked at the same file is not forgotten.
+        let before = table.clone();
+        let two: Vec<i64> = live.iter().copied().filter(|id| *id < ROWS).take(2).collect();
+        lake.change_rows(&table, change([], [found[&two[0]].clone()])).await.unwrap();
+        let refused = lake.change_rows(&before, change([], [found[&two[1]].clone()])).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::CommitConflict);
+        // All that is left of the file.
+        table = lake.table("t").await.unwrap();
+        let rest = live.iter().filter(|id| **id < ROWS && **id != two[0]).map(|id| found[id].clone());
+        let deleted: BTreeMap<String, RoaringTreemap> = change([], rest).deleted;
+        assert_eq!(deleted.len(), 1);
+        lake.change_rows(&table, RowChange { deleted, ..RowChange::default() }).await.unwrap();
+        let files = number(&lake, "SELECT count(*) FROM \"t$files\"").await;
+        assert_eq!(files, ROUNDS, "a data file of each round, and no deletes");
+        let left: Vec<i64> = places(&lake).await.into_keys().collect();
+        assert_eq!(left, (ROWS..ROWS + ROUNDS).collect::<Vec<i64>>());
+    }
+    // A vector holds all of them each time.
+    assert!(written[0] < written[1] / 4, "{written:?}");
+}
+
+#[tokio::test]
+async fn a_data_file_goes_with_its_last_row_wherever_its_deletes_are() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(&lake, &["CREATE TABLE t (id BIGINT)", "INSERT INTO t SELECT value FROM generate_series(0, 99)"]).await;
+    let found = places(&lake).await;
+    // Many at first, then so few that these stay as they are.
+    for (leaving, left) in [(0..80, 1), (80..85, 2), (85..90, 3), (90..95, 4), (95..100, 0)] {
+        let table = lake.table("t").await.unwrap();
+        lake.change_rows(&table, change([], leaving.map(|id| found[&id].clone()))).await.unwrap();
+        assert_eq!(number(&lake, "SELECT count(*) FROM \"t$files\" WHERE content = 1").await, left);
+    }
+    assert_eq!(number(&lake, "SELECT count(*) FROM \"t$files\"").await, 0);
+}
