@@ -18,9 +18,8 @@ pub(crate) fn handle() -> Result<Handle> {
     let (process_id, runtime) = match RUNTIME.get() {
         Some(runtime) => runtime,
         None => {
-            let runtime = tarndb_runtime::runtime();
-            let runtime =
-                runtime.map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "no runtime could be started").with_source(e))?;
+            let runtime = tarndb_runtime::runtime()
+                .map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "no runtime could be started").with_source(e))?;
             RUNTIME.get_or_init(|| (std::process::id(), runtime))
         }
     };

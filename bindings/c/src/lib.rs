@@ -124,9 +124,8 @@ pub unsafe extern "C" fn tarndb_lakehouse_connect(location: *const c_char, out: 
         }
         // SAFETY: by this function's own contract.
         let location = unsafe { text(location, "the location") }?;
-        let runtime = tarndb_runtime::runtime();
-        let runtime =
-            runtime.map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "no runtime could be started").with_source(e))?;
+        let runtime = tarndb_runtime::runtime()
+            .map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "no runtime could be started").with_source(e))?;
         let lake = runtime.block_on(tarndb::connect(location))?;
         let handle = Box::new(tarndb_lakehouse { lake, runtime: Arc::new(runtime) });
         // SAFETY: not NULL, and the caller vouches for it.

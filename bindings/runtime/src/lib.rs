@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 /// How long a thread waits for another file to read or write. What others free of that which it allocated, allocators give back
-/// when it ends, or allocates again: the dozens of idle threads that tokio keeps for ten seconds kept two thirds of the memory of a busy
-/// metadata index. To start one takes some ten microseconds.
+/// when it ends, or allocates again: the dozens of idle threads that tokio keeps for ten seconds held a third of the memory of a busy
+/// metadata index of ten million objects. To start one takes some ten microseconds.
 const IDLE_FOR: Duration = Duration::from_millis(100);
 
 /// A runtime of one thread more than operators use at once: while they compute, it keeps the time, by which signals are seen.

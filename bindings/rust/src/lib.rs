@@ -25,6 +25,9 @@ pub use tarndb_metadata_indexer::{
 /// Opens the lake at `url`, and creates it when there is none, with all that this package offers: see
 /// [`tarndb_core::connect`] for the locations.
 ///
+/// Files are read and written by threads of the caller's runtime that may block. Where memory matters, let them end soon
+/// (`tokio::runtime::Builder::thread_keep_alive` of 100 ms, as the shell and the wheel have it): each holds what it freed.
+///
 /// # Errors
 /// `Unsupported` for other locations; `Unavailable` when the folder cannot be used; `DataInvalid` when its catalog is
 /// damaged.

@@ -6,7 +6,7 @@ use futures::stream;
 use roaring::RoaringTreemap;
 use tarndb_catalog::Result;
 
-use super::delete::{Leaving, Older, leaving, older_deletes};
+use super::leaving::{Leaving, Older, leaving, older_deletes};
 use crate::lakehouse::{Lakehouse, write_batches};
 use crate::scan::DeleteLoader;
 use crate::table::Table;

@@ -19,6 +19,7 @@ mod delete;
 mod drop;
 mod functions;
 mod insert;
+mod leaving;
 mod metadata_columns;
 mod parse;
 mod relation;

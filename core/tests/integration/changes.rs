@@ -108,3 +108,55 @@ async fn a_data_file_goes_with_its_last_row_wherever_its_deletes_are() {
     }
     assert_eq!(number(&lake, "SELECT count(*) FROM \"t$files\"").await, 0);
 }
+
+/// A table with a data file of which several delete files tell what is deleted, and the ids that are left.
+async fn with_several_delete_files() -> (Lakehouse, Vec<i64>) {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(&lake, &["CREATE TABLE t (id BIGINT)", "INSERT INTO t SELECT value FROM generate_series(0, 999)"]).await;
+    let found = places(&lake).await;
+    for leaving in [0..500, 500..510, 520..530, 540..541] {
+        let table = lake.table("t").await.unwrap();
+        lake.change_rows(&table, change([], leaving.map(|id| found[&id].clone()))).await.unwrap();
+    }
+    assert_eq!(number(&lake, "SELECT count(*) FROM \"t$files\" WHERE content = 1").await, 4);
+    (lake, (510..520).chain(530..540).chain(541..1000).collect())
+}
+
+async fn holds(lake: &Lakehouse, left: &[i64]) {
+    assert_eq!(places(lake).await.into_keys().collect::<Vec<i64>>(), left);
+    let table = lake.table("t").await.unwrap();
+    let lines = naive::lines(&rows(lake, "SELECT * FROM t").await.unwrap());
+    assert_eq!(lines, naive::lines(&naive::read(lake.storage(), &table).await));
+}
+
+#[tokio::test]
+async fn a_compaction_applies_all_deletes_of_a_data_file() {
+    let (lake, left) = with_several_delete_files().await;
+    run(&lake, &["OPTIMIZE t"]).await;
+    assert_eq!(number(&lake, "SELECT count(*) FROM \"t$files\" WHERE content = 1").await, 0);
+    holds(&lake, &left).await;
+}
+
+#[tokio::test]
+async fn a_vector_takes_the_place_of_all_deletes_of_a_data_file() {
+    let (lake, mut left) = with_several_delete_files().await;
+    run(&lake, &["ALTER TABLE t SET TBLPROPERTIES ('format-version' = '3')"]).await;
+    holds(&lake, &left).await;
+    // By a change of rows, and by a statement.
+    let (table, found) = (lake.table("t").await.unwrap(), places(&lake).await);
+    lake.change_rows(&table, change([], [found[&999].clone()])).await.unwrap();
+    left.retain(|id| *id != 999);
+    holds(&lake, &left).await;
+    run(&lake, &["DELETE FROM t WHERE id = 998"]).await;
+    left.retain(|id| *id != 998);
+    assert_eq!(number(&lake, "SELECT count(*) FROM \"t$files\" WHERE content = 1").await, 1);
+    holds(&lake, &left).await;
+}
+
+#[tokio::test]
+async fn a_statement_deletes_beside_several_delete_files() {
+    let (lake, mut left) = with_several_delete_files().await;
+    run(&lake, &["DELETE FROM t WHERE id >= 900"]).await;
+    left.retain(|id| *id < 900);
+    holds(&lake, &left).await;
+}
