@@ -1,15 +1,17 @@
 //! Upkeep of an index's own tables, which get a commit, and a few small files, with each batch of changes.
 //!
 //! Files are written again beside the writer, which commits them: it knows which of their rows changed meanwhile. So batches wait for
-//! a commit and never for a rewrite.
+//! a commit and never for a rewrite. Nor do small files wait for large ones, which take many seconds.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tarndb_core::maintenance::{ExpireSnapshotsOptions, RewriteDataFilesOptions, RewriteGroup, expire_snapshots, plan_rewrite};
-use tarndb_core::{Lakehouse, Result, Table, WeakLakehouse};
+use tarndb_core::{Error, Lakehouse, Result, Table, WeakLakehouse};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::task::JoinSet;
 
 use super::Index;
 use super::new_file::NewFile;
@@ -26,11 +28,10 @@ const FULL: u64 = 96 * MIB;
 
 /// Files are put together with all smaller ones when there are some of about the same size in a partition: so no row is written again
 /// often, and there are few files of any size.
-const TIERS: [Tier; 3] = [
-    Tier { below: None, from: 16 * MIB, files: 4 },
-    Tier { below: Some(16 * MIB), from: MIB, files: 8 },
-    Tier { below: Some(MIB), from: 0, files: 12 },
-];
+const LARGE: Tier = Tier { below: None, from: 16 * MIB, files: 4 };
+const MEDIUM: Tier = Tier { below: Some(16 * MIB), from: MIB, files: 8 };
+const SMALL: Tier = Tier { below: Some(MIB), from: 0, files: 12 };
+const TIERS: [Tier; 3] = [LARGE, MEDIUM, SMALL];
 
 /// Files of a table of which nobody writes more.
 const ALL: Tier = Tier { below: None, from: 0, files: 2 };
@@ -60,7 +61,7 @@ const LONGEST_QUERY: i64 = 10 * 60 * 1000;
 
 impl Tier {
     /// The files of a table to put together. The rows of the inventory and of the annotations are looked for by key.
-    async fn plan(self, table: &Table, is_by_key: bool, upkeep: Upkeep) -> Result<Vec<RewriteGroup>> {
+    async fn plan(self, table: &Table, is_by_key: bool, upkeep: Upkeep, but: &HashSet<String>) -> Result<Vec<RewriteGroup>> {
         let is_quiet = upkeep == Upkeep::Quiet;
         let options = RewriteDataFilesOptions {
             min_file_size_bytes: self.below,
@@ -75,7 +76,7 @@ impl Tier {
             let (all, largest) = (group.sizes().sum::<u64>(), group.sizes().max().unwrap_or(0));
             are_many || group.sizes().any(is_larger) || is_quiet && largest <= QUIET_RATIO.saturating_mul(all - largest)
         };
-        Ok(plan_rewrite(table, &options, &[]).await?.into_iter().filter(is_worth).collect())
+        Ok(plan_rewrite(table, &options, &[], but).await?.into_iter().filter(is_worth).collect())
     }
 }
 
@@ -99,8 +100,12 @@ pub(super) struct Due {
     /// How long nothing has to happen.
     quiet_for: Duration,
     grew: Notify,
-    /// One at a time.
+    /// One at a time, but for large files.
     one: AsyncMutex<()>,
+    /// One plans at a time: what another took, and committed since, is not in the files that it sees.
+    planning: AsyncMutex<()>,
+    /// The files that are being written again.
+    taken: Mutex<HashSet<String>>,
     /// Whether someone waits for it.
     is_awaited: AtomicBool,
 }
@@ -113,6 +118,8 @@ impl Default for Due {
             quiet_for: QUIET_FOR,
             grew: Notify::new(),
             one: AsyncMutex::default(),
+            planning: AsyncMutex::default(),
+            taken: Mutex::default(),
             is_awaited: AtomicBool::new(false),
         }
     }
@@ -169,6 +176,57 @@ impl Due {
     fn take(&self) -> Option<Upkeep> {
         self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+
+    /// Whether there is more to do than what batches left.
+    fn is_more_than_batches(&self) -> bool {
+        *self.upkeep.lock().unwrap_or_else(PoisonError::into_inner) > Some(Upkeep::Batches)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Plans what to write again of a table, and takes it: `most` groups.
+    async fn take_groups(
+        &self,
+        lake: &Lakehouse,
+        (table, is_by_key): (&str, bool),
+        (tier, upkeep): (Tier, Upkeep),
+        most: usize,
+    ) -> Result<Vec<(RewriteGroup, Taken<'_>)>> {
+        let _planning = self.planning.lock().await;
+        // Before the table is loaded.
+        let taken = self.taken().clone();
+        let groups = tier.plan(&lake.table(table).await?, is_by_key, upkeep, &taken).await?;
+        let taken = |group: RewriteGroup| {
+            let taken = Taken::new(self, &group);
+            (group, taken)
+        };
+        Ok(groups.into_iter().take(most).map(taken).collect())
+    }
+}
+
+/// The files of a group, until they are replaced or it is given up.
+struct Taken<'a> {
+    due: &'a Due,
+    files: Vec<String>,
+}
+
+impl<'a> Taken<'a> {
+    fn new(due: &'a Due, group: &RewriteGroup) -> Self {
+        let files: Vec<String> = group.files().map(str::to_string).collect();
+        due.taken().extend(files.iter().cloned());
+        Self { due, files }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.due.taken();
+        for file in &self.files {
+            taken.remove(file);
+        }
+    }
 }
 
 impl Index {
@@ -176,40 +234,62 @@ impl Index {
     pub(super) async fn keep_up_as_it_comes(self: Arc<Self>, lake: WeakLakehouse, mut stop: watch::Receiver<bool>) {
         self.due.will_be_awaited(true);
         let mut in_order = None;
+        let mut large = JoinSet::new();
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => break,
                 () = self.due.comes(&mut in_order) => {}
             }
             let Some(lake) = lake.upgrade() else { break };
-            if !self.keep_up_now(&lake, Some(&stop)).await {
+            while large.try_join_next().is_some() {}
+            if self.due.is_more_than_batches() {
+                large.join_all().await;
+                large = JoinSet::new();
+            } else if large.is_empty() {
+                large.spawn(Arc::clone(&self).rewrite_large(lake.clone(), stop.clone()));
+            }
+            if !self.keep_up_now(&lake, &[MEDIUM, SMALL], Some(&stop)).await {
                 in_order = None;
             }
         }
+        large.join_all().await;
         self.due.will_be_awaited(false);
     }
 
     /// Keeps the tables up when there is something to do and nobody else does so.
     pub(super) async fn keep_up_unless_awaited(&self, lake: &Lakehouse) {
         if !self.due.is_awaited.load(Ordering::Relaxed) {
-            self.keep_up_now(lake, None).await;
+            self.keep_up_now(lake, &TIERS, None).await;
         }
     }
 
-    /// Whether it was done, as far as there was something to do.
-    async fn keep_up_now(&self, lake: &Lakehouse, stop: Option<&watch::Receiver<bool>>) -> bool {
+    /// Puts large files together where batches left some: of each table a group, for what comes meanwhile is planned better later.
+    async fn rewrite_large(self: Arc<Self>, lake: Lakehouse, stop: watch::Receiver<bool>) {
+        if let Some(error) = self.rewrite(&lake, (LARGE, Upkeep::Batches), 1, Some(&stop)).await {
+            self.warn(&error);
+        }
+    }
+
+    fn warn(&self, error: &Error) {
+        tracing::warn!(index = self.name, error = error.report(), "upkeep of a metadata index failed");
+    }
+
+    /// Whether it was done, as far as there was something to do. What batches left are files of `tiers`.
+    async fn keep_up_now(&self, lake: &Lakehouse, tiers: &[Tier], stop: Option<&watch::Receiver<bool>>) -> bool {
         // Who comes while another is at it leaves it to that one, or to who comes next.
         let Ok(_one) = self.due.one.try_lock() else { return false };
         let Some(upkeep) = self.due.take() else { return true };
         if upkeep == Upkeep::Quiet && !self.is_quiet(lake).await {
             return false;
         }
-        let tiers: &[Tier] = if upkeep == Upkeep::All { &[ALL] } else { &TIERS };
+        let tiers = match upkeep {
+            Upkeep::Batches => tiers,
+            Upkeep::Quiet => &TIERS,
+            Upkeep::All => &[ALL],
+        };
         let mut failed = None;
         for tier in tiers {
-            // One does not wait for another.
-            failed = self.rewrite_journal(lake, (*tier, upkeep), stop).await.err().or(failed);
-            failed = self.rewrite_inventory(lake, (*tier, upkeep), stop).await.err().or(failed);
+            failed = self.rewrite(lake, (*tier, upkeep), usize::MAX, stop).await.or(failed);
         }
         failed = self.write_alone(lake, async |writer| writer.expire(lake).await).await.err().or(failed);
         failed = self.keep_up_dead_letters(lake).await.err().or(failed);
@@ -220,7 +300,7 @@ impl Index {
             failed = keep_up(lake, &self.names.annotations, true, upkeep).await.err().or(failed);
         }
         let Some(error) = failed else { return true };
-        tracing::warn!(index = self.name, error = error.report(), "upkeep of a metadata index failed");
+        self.warn(&error);
         if upkeep != Upkeep::Quiet {
             self.due.put_back(upkeep);
         }
@@ -234,13 +314,26 @@ impl Index {
         lake.table(&self.names.inventory).await.is_ok_and(|inventory| inventory.metadata().last_updated_ms() <= since)
     }
 
+    /// Puts files together, at most so many groups of each table, and returns what failed. One table does not wait for the other.
+    async fn rewrite(
+        &self,
+        lake: &Lakehouse,
+        tier: (Tier, Upkeep),
+        most: usize,
+        stop: Option<&watch::Receiver<bool>>,
+    ) -> Option<Error> {
+        let journal = self.rewrite_journal(lake, tier, most, stop).await.err();
+        self.rewrite_inventory(lake, tier, most, stop).await.err().or(journal)
+    }
+
     async fn rewrite_journal(
         &self,
         lake: &Lakehouse,
-        (tier, upkeep): (Tier, Upkeep),
+        tier: (Tier, Upkeep),
+        most: usize,
         stop: Option<&watch::Receiver<bool>>,
     ) -> Result<()> {
-        for group in tier.plan(&lake.table(&self.names.journal).await?, false, upkeep).await? {
+        for (group, _taken) in self.due.take_groups(lake, (&self.names.journal, false), tier, most).await? {
             if is_told(stop) {
                 break;
             }
@@ -253,10 +346,11 @@ impl Index {
     async fn rewrite_inventory(
         &self,
         lake: &Lakehouse,
-        (tier, upkeep): (Tier, Upkeep),
+        tier: (Tier, Upkeep),
+        most: usize,
         stop: Option<&watch::Receiver<bool>>,
     ) -> Result<()> {
-        for group in tier.plan(&lake.table(&self.names.inventory).await?, true, upkeep).await? {
+        for (group, _taken) in self.due.take_groups(lake, (&self.names.inventory, true), tier, most).await? {
             if is_told(stop) {
                 break;
             }
@@ -304,7 +398,7 @@ fn is_told(stop: Option<&watch::Receiver<bool>>) -> bool {
 /// Those of maintenance.
 pub(super) async fn keep_up(lake: &Lakehouse, table: &str, is_by_key: bool, upkeep: Upkeep) -> Result<()> {
     for tier in TIERS {
-        for group in tier.plan(&lake.table(table).await?, is_by_key, upkeep).await? {
+        for group in tier.plan(&lake.table(table).await?, is_by_key, upkeep, &HashSet::new()).await? {
             group.write().await?.commit().await?;
         }
     }
@@ -373,33 +467,93 @@ mod tests {
         rows[0].column(0).as_primitive::<Int64Type>().value(0)
     }
 
+    /// A lake with an index that nobody follows, of `folder`.
+    async fn indexed(folder: &std::path::Path, clock: &Arc<Ahead>) -> (Lakehouse, Arc<Index>) {
+        let indexer = Arc::new(MetadataIndexer::default());
+        let lake = Lakehouse::builder("memory://").with_extension(Arc::clone(&indexer) as _).with_clock(Arc::clone(clock) as _);
+        let lake = lake.build().await.unwrap();
+        lake.create_metadata_index("docs", folder.to_str().unwrap()).await.unwrap();
+        let index = indexer.index(&lake, "docs").await.unwrap();
+        index.stop().await;
+        (lake, index)
+    }
+
+    /// Writes 200 of 400 files, other ones in each round, and indexes them.
+    async fn change(lake: &Lakehouse, index: &Index, folder: &std::path::Path, round: usize) {
+        for file in 0..200 {
+            let name = folder.join(format!("{:03}.txt", (file * 7 + round * 31) % 400));
+            std::fs::write(name, vec![b'x'; 10 + round]).unwrap();
+        }
+        index.sync(lake).await.unwrap();
+    }
+
+    const FILES: &str = "SELECT count(*) FROM docs.\"inventory$files\" WHERE content = 0";
+
+    /// What is in the inventory, which has each object once.
+    async fn sizes(lake: &Lakehouse) -> String {
+        let objects = lake.sql("SELECT key, size FROM docs.inventory ORDER BY key").await.unwrap().collect().await.unwrap();
+        arrow::util::pretty::pretty_format_batches(&objects).unwrap().to_string()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn small_files_do_not_wait_for_those_that_are_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lake, index) = indexed(folder.path(), &Arc::default()).await;
+        for round in 0..4 {
+            change(&lake, &index, folder.path(), round).await;
+        }
+        let few = (Tier { below: Some(MIB), from: 0, files: 2 }, Upkeep::Batches);
+        let inventory = index.names.inventory.as_str();
+        let taken = index.due.take_groups(&lake, (inventory, true), few, usize::MAX).await.unwrap();
+        let (large, taken): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
+        assert_eq!(large.len(), 4, "one of each partition");
+        let mut written = Vec::new();
+        for group in large {
+            written.push(group.write().await.unwrap());
+        }
+        for round in 4..6 {
+            change(&lake, &index, folder.path(), round).await;
+        }
+        let expected = sizes(&lake).await;
+        let beside = number(&lake, FILES).await;
+        assert!(index.rewrite(&lake, few, usize::MAX, None).await.is_none());
+        assert!(number(&lake, FILES).await < beside, "what came since is put together");
+        assert!(sizes(&lake).await == expected);
+        for group in written {
+            assert!(group.replaced().iter().all(|file| index.due.taken().contains(file)));
+            let new = NewFile::of_group(&group).await.unwrap();
+            index.write_alone(&lake, async |writer| writer.replace_in_inventory(group, new).await).await.unwrap();
+        }
+        drop(taken);
+        assert!(index.due.taken().is_empty());
+        assert_eq!(number(&lake, FILES).await, 8, "two in each partition");
+        assert!(sizes(&lake).await == expected);
+        // Where each row is, is known of all.
+        change(&lake, &index, folder.path(), 8).await;
+        assert!(sizes(&lake).await != expected);
+        let objects = number(&lake, "SELECT count(*) FROM docs.inventory").await;
+        assert_eq!(number(&lake, "SELECT count(DISTINCT key) FROM docs.inventory").await, objects);
+        assert!(index.rewrite(&lake, few, 1, None).await.is_none());
+        assert_eq!(number(&lake, "SELECT count(*) FROM docs.inventory").await, objects);
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn few_files_are_left_in_quiet() {
         let folder = tempfile::tempdir().unwrap();
-        let indexer = Arc::new(MetadataIndexer::default());
         let clock = Arc::new(Ahead::default());
-        let lake = Lakehouse::builder("memory://").with_extension(Arc::clone(&indexer) as _).with_clock(Arc::clone(&clock) as _);
-        let lake = lake.build().await.unwrap();
-        lake.create_metadata_index("docs", folder.path().to_str().unwrap()).await.unwrap();
-        let index = indexer.index(&lake, "docs").await.unwrap();
-        index.stop().await;
+        let (lake, index) = indexed(folder.path(), &clock).await;
         for round in 0..6 {
-            for file in 0..200 {
-                let name = folder.path().join(format!("{:03}.txt", (file * 7 + round * 31) % 400));
-                std::fs::write(name, vec![b'x'; 10 + round]).unwrap();
-            }
-            index.sync(&lake).await.unwrap();
+            change(&lake, &index, folder.path(), round).await;
         }
-        let (files, keys) =
-            ("SELECT count(*) FROM docs.\"inventory$files\" WHERE content = 0", "SELECT count(*) FROM docs.inventory");
+        let (files, keys) = (FILES, "SELECT count(*) FROM docs.inventory");
         let (before, known) = (number(&lake, files).await, number(&lake, keys).await);
         assert!(before > 8, "{before} files");
         index.due.put_back(Upkeep::Quiet);
-        assert!(!index.keep_up_now(&lake, None).await, "somebody, if not this process, committed a moment ago");
+        assert!(!index.keep_up_now(&lake, &TIERS, None).await, "somebody, if not this process, committed a moment ago");
         assert_eq!(number(&lake, files).await, before);
         clock.0.store(60_000, Ordering::Relaxed);
         index.due.put_back(Upkeep::Quiet);
-        assert!(index.keep_up_now(&lake, None).await);
+        assert!(index.keep_up_now(&lake, &TIERS, None).await);
         assert_eq!((number(&lake, files).await, number(&lake, keys).await), (4, known), "a file in each partition");
         assert_eq!(number(&lake, "SELECT count(DISTINCT key) FROM docs.inventory").await, known);
         // What is in order is left alone.
@@ -407,7 +561,7 @@ mod tests {
         let committed = number(&lake, snapshots).await;
         clock.0.store(120_000, Ordering::Relaxed);
         index.due.put_back(Upkeep::Quiet);
-        assert!(index.keep_up_now(&lake, None).await);
+        assert!(index.keep_up_now(&lake, &TIERS, None).await);
         assert_eq!(number(&lake, snapshots).await, committed);
     }
 }
