@@ -100,7 +100,7 @@ async fn rewrite_once(
     options: &RewriteDataFilesOptions,
     filters: &[Arc<dyn PhysicalExpr>],
 ) -> Result<RewriteDataFilesResult> {
-    let groups = plan_rewrite(table, options, filters, &HashSet::new()).await?;
+    let groups = plan_rewrite(table, options, filters, |_, _| true).await?;
     if groups.is_empty() {
         return Ok(RewriteDataFilesResult::default());
     }
@@ -120,7 +120,7 @@ async fn rewrite_once(
 }
 
 /// The data files of a table that are to be rewritten, in groups, for whoever commits each by itself: see [`RewriteGroup`].
-/// `but` are locations of files that are left alone: those of groups that are being written.
+/// Files of which `may_be`, of their location and their size in bytes, is false are left alone: those of groups that are being written.
 ///
 /// # Errors
 /// `InvalidInput` for impossible options; `DataInvalid` for damaged metadata.
@@ -128,14 +128,14 @@ pub async fn plan_rewrite(
     table: &Table,
     options: &RewriteDataFilesOptions,
     filters: &[Arc<dyn PhysicalExpr>],
-    but: &HashSet<String>,
+    may_be: impl Fn(&str, u64) -> bool + Send,
 ) -> Result<Vec<RewriteGroup>> {
     table.check_writable()?;
     let sizes = Sizes::new(table, options)?;
     let schema = engine_schema(table.schema())?;
     let pruner = Pruner::new(Arc::clone(table.schema()), schema, filters)?;
     let (mut tasks, _) = plan(table, &pruner, None).await?;
-    tasks.retain(|task| !but.contains(&task.path));
+    tasks.retain(|task| may_be(&task.path, task.file_size));
     let plain = table.arrow_schema()?;
     let read = ReadSchema::new(table, Arc::clone(&plain), plain)?;
     let deletes = Arc::new(Deletes::new(table, &read, tasks.iter(), &table.env().memory)?);

@@ -78,7 +78,9 @@ pub(super) async fn leaving(
         if task.has_known_rows() && are_known && positions.union_len(&deleted) == task.record_count {
             leaving.files.insert(path);
         } else {
-            if older.are_merged(task.deletes.len(), deleted.len(), positions.len()) {
+            // Those about several data files stay, whatever is written.
+            let own = task.deletes.iter().filter(|deletes| deletes.is_of_one()).count();
+            if own > 0 && older.are_merged(own, deleted.len(), positions.len()) {
                 positions |= deleted.as_ref();
                 leaving.superseded.insert(path.clone());
             }

@@ -3,18 +3,22 @@
 //! Files are written again beside the writer, which commits them: it knows which of their rows changed meanwhile. So batches wait for
 //! a commit and never for a rewrite. Nor do small files wait for large ones, which take many seconds.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tarndb_core::maintenance::{ExpireSnapshotsOptions, RewriteDataFilesOptions, RewriteGroup, expire_snapshots, plan_rewrite};
+use tarndb_core::maintenance::{
+    ExpireSnapshotsOptions, RewriteDataFilesOptions, RewriteGroup, RewrittenGroup, expire_snapshots, plan_rewrite,
+};
 use tarndb_core::{Error, Lakehouse, Result, Table, WeakLakehouse};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::Index;
 use super::new_file::NewFile;
+use super::writer::Writer;
 use crate::feed::stopped;
 use crate::tables;
 
@@ -28,13 +32,17 @@ const FULL: u64 = 96 * MIB;
 
 /// Files are put together with all smaller ones when there are some of about the same size in a partition: so no row is written again
 /// often, and there are few files of any size.
-const LARGE: Tier = Tier { below: None, from: 16 * MIB, files: 4 };
-const MEDIUM: Tier = Tier { below: Some(16 * MIB), from: MIB, files: 8 };
-const SMALL: Tier = Tier { below: Some(MIB), from: 0, files: 12 };
-const TIERS: [Tier; 3] = [LARGE, MEDIUM, SMALL];
+const LARGE: Tier = Tier { below: None, until: u64::MAX, from: 16 * MIB, files: 4 };
+const MEDIUM: Tier = Tier { below: Some(16 * MIB), until: 16 * MIB, from: MIB, files: 8 };
+const SMALL: Tier = Tier { below: Some(MIB), until: 16 * MIB, from: 0, files: 12 };
+
+/// A large file is put together with all that are not, when many of its rows are deleted.
+const DELETED: Tier = Tier { below: Some(16 * MIB), until: u64::MAX, from: 0, files: usize::MAX };
+
+const TIERS: [Tier; 4] = [LARGE, DELETED, MEDIUM, SMALL];
 
 /// Files of a table of which nobody writes more.
-const ALL: Tier = Tier { below: None, from: 0, files: 2 };
+const ALL: Tier = Tier { below: None, until: u64::MAX, from: 0, files: 2 };
 
 /// How long nothing was committed when tables are put in order.
 const QUIET_FOR: Duration = Duration::from_secs(30);
@@ -48,6 +56,8 @@ const QUIET_RATIO: u64 = 16;
 struct Tier {
     /// The size of the files, in bytes; `None` is [`FULL`].
     below: Option<u64>,
+    /// From this size on, files stay as they are, even if many of their rows are deleted.
+    until: u64,
     /// There are so many files of at least this size.
     from: u64,
     files: usize,
@@ -61,7 +71,13 @@ const LONGEST_QUERY: i64 = 10 * 60 * 1000;
 
 impl Tier {
     /// The files of a table to put together. The rows of the inventory and of the annotations are looked for by key.
-    async fn plan(self, table: &Table, is_by_key: bool, upkeep: Upkeep, but: &HashSet<String>) -> Result<Vec<RewriteGroup>> {
+    async fn plan(
+        self,
+        table: &Table,
+        is_by_key: bool,
+        upkeep: Upkeep,
+        taken: &BTreeMap<String, i64>,
+    ) -> Result<Vec<RewriteGroup>> {
         let is_quiet = upkeep == Upkeep::Quiet;
         let options = RewriteDataFilesOptions {
             min_file_size_bytes: self.below,
@@ -76,7 +92,8 @@ impl Tier {
             let (all, largest) = (group.sizes().sum::<u64>(), group.sizes().max().unwrap_or(0));
             are_many || group.sizes().any(is_larger) || is_quiet && largest <= QUIET_RATIO.saturating_mul(all - largest)
         };
-        Ok(plan_rewrite(table, &options, &[], but).await?.into_iter().filter(is_worth).collect())
+        let may_be = |file: &str, size: u64| size < self.until && !taken.contains_key(file);
+        Ok(plan_rewrite(table, &options, &[], may_be).await?.into_iter().filter(is_worth).collect())
     }
 }
 
@@ -102,10 +119,12 @@ pub(super) struct Due {
     grew: Notify,
     /// One at a time, but for large files.
     one: AsyncMutex<()>,
+    /// One writes large files at a time.
+    large: AsyncMutex<()>,
     /// One plans at a time: what another took, and committed since, is not in the files that it sees.
     planning: AsyncMutex<()>,
-    /// The files that are being written again.
-    taken: Mutex<HashSet<String>>,
+    /// The files that are being written again, and of when the snapshot is from which they are read, in milliseconds since 1970.
+    taken: Mutex<BTreeMap<String, i64>>,
     /// Whether someone waits for it.
     is_awaited: AtomicBool,
 }
@@ -118,6 +137,7 @@ impl Default for Due {
             quiet_for: QUIET_FOR,
             grew: Notify::new(),
             one: AsyncMutex::default(),
+            large: AsyncMutex::default(),
             planning: AsyncMutex::default(),
             taken: Mutex::default(),
             is_awaited: AtomicBool::new(false),
@@ -182,11 +202,16 @@ impl Due {
         *self.upkeep.lock().unwrap_or_else(PoisonError::into_inner) > Some(Upkeep::Batches)
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<String, i64>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Plans what to write again of a table, and takes it: `most` groups.
+    /// Of when the oldest snapshot is of which files are being written again, in milliseconds since 1970.
+    pub(super) fn needed_since(&self) -> Option<i64> {
+        self.taken().values().min().copied()
+    }
+
+    /// Plans what to write again of a table, and takes it: of the groups, the `most` that have the most files.
     async fn take_groups(
         &self,
         lake: &Lakehouse,
@@ -197,9 +222,12 @@ impl Due {
         let _planning = self.planning.lock().await;
         // Before the table is loaded.
         let taken = self.taken().clone();
-        let groups = tier.plan(&lake.table(table).await?, is_by_key, upkeep, &taken).await?;
+        let table = lake.table(table).await?;
+        let since = table.snapshot().map_or(i64::MAX, |snapshot| snapshot.timestamp_ms());
+        let mut groups = tier.plan(&table, is_by_key, upkeep, &taken).await?;
+        groups.sort_by_key(|group| Reverse(group.files().count()));
         let taken = |group: RewriteGroup| {
-            let taken = Taken::new(self, &group);
+            let taken = Taken::new(self, &group, since);
             (group, taken)
         };
         Ok(groups.into_iter().take(most).map(taken).collect())
@@ -213,9 +241,9 @@ struct Taken<'a> {
 }
 
 impl<'a> Taken<'a> {
-    fn new(due: &'a Due, group: &RewriteGroup) -> Self {
+    fn new(due: &'a Due, group: &RewriteGroup, since: i64) -> Self {
         let files: Vec<String> = group.files().map(str::to_string).collect();
-        due.taken().extend(files.iter().cloned());
+        due.taken().extend(files.iter().map(|file| (file.clone(), since)));
         Self { due, files }
     }
 }
@@ -241,18 +269,19 @@ impl Index {
                 () = self.due.comes(&mut in_order) => {}
             }
             let Some(lake) = lake.upgrade() else { break };
-            while large.try_join_next().is_some() {}
-            if self.due.is_more_than_batches() {
-                large.join_all().await;
-                large = JoinSet::new();
-            } else if large.is_empty() {
+            while let Some(ended) = large.try_join_next() {
+                self.warn_of_panic(ended);
+            }
+            if large.is_empty() && !self.due.is_more_than_batches() {
                 large.spawn(Arc::clone(&self).rewrite_large(lake.clone(), stop.clone()));
             }
             if !self.keep_up_now(&lake, &[MEDIUM, SMALL], Some(&stop)).await {
                 in_order = None;
             }
         }
-        large.join_all().await;
+        while let Some(ended) = large.join_next().await {
+            self.warn_of_panic(ended);
+        }
         self.due.will_be_awaited(false);
     }
 
@@ -265,8 +294,17 @@ impl Index {
 
     /// Puts large files together where batches left some: of each table a group, for what comes meanwhile is planned better later.
     async fn rewrite_large(self: Arc<Self>, lake: Lakehouse, stop: watch::Receiver<bool>) {
-        if let Some(error) = self.rewrite(&lake, (LARGE, Upkeep::Batches), 1, Some(&stop)).await {
-            self.warn(&error);
+        let _large = self.due.large.lock().await;
+        for tier in [LARGE, DELETED] {
+            if let Some(error) = self.rewrite(&lake, (tier, Upkeep::Batches), 1, Some(&stop)).await {
+                self.warn(&error);
+            }
+        }
+    }
+
+    fn warn_of_panic(&self, ended: std::result::Result<(), JoinError>) {
+        if let Err(error) = ended {
+            tracing::warn!(index = self.name, %error, "upkeep of a metadata index ended early");
         }
     }
 
@@ -286,6 +324,11 @@ impl Index {
             Upkeep::Batches => tiers,
             Upkeep::Quiet => &TIERS,
             Upkeep::All => &[ALL],
+        };
+        let _large = match upkeep {
+            Upkeep::Batches => None,
+            // What is being written would be left out.
+            Upkeep::Quiet | Upkeep::All => Some(self.due.large.lock().await),
         };
         let mut failed = None;
         for tier in tiers {
@@ -338,7 +381,7 @@ impl Index {
                 break;
             }
             let group = group.write().await?;
-            self.write_alone(lake, async |writer| writer.replace_in_journal(lake, group).await).await?;
+            self.replace(lake, group, async |writer, group| writer.replace_in_journal(lake, group).await).await?;
         }
         Ok(())
     }
@@ -356,7 +399,9 @@ impl Index {
             }
             let group = group.write().await?;
             match NewFile::of_group(&group).await {
-                Ok(new) => self.write_alone(lake, async |writer| writer.replace_in_inventory(group, new).await).await?,
+                Ok(new) => {
+                    self.replace(lake, group, async |writer, group| writer.replace_in_inventory(group, new).await).await?;
+                }
                 Err(error) => {
                     group.discard().await;
                     return Err(error);
@@ -364,6 +409,25 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    /// Has the writer commit a group, of which nothing is left when there is no writer.
+    async fn replace(
+        &self,
+        lake: &Lakehouse,
+        group: RewrittenGroup,
+        work: impl AsyncFnOnce(&mut Writer, RewrittenGroup) -> Result<()>,
+    ) -> Result<()> {
+        let mut group = Some(group);
+        let replaced = self.write_alone(lake, async |writer| match group.take() {
+            Some(group) => work(writer, group).await,
+            None => Ok(()),
+        });
+        let replaced = replaced.await;
+        if let Some(group) = group {
+            group.discard().await;
+        }
+        replaced
     }
 
     async fn keep_up_dead_letters(&self, lake: &Lakehouse) -> Result<()> {
@@ -374,11 +438,7 @@ impl Index {
     }
 
     /// Does something with the writer, which is not used any more after an error.
-    pub(super) async fn write_alone(
-        &self,
-        lake: &Lakehouse,
-        work: impl AsyncFnOnce(&mut super::writer::Writer) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) async fn write_alone(&self, lake: &Lakehouse, work: impl AsyncFnOnce(&mut Writer) -> Result<()>) -> Result<()> {
         let mut guard = self.writer.lock().await;
         let mut writer = self.take_writer(lake, &mut guard).await?;
         work(&mut writer).await?;
@@ -398,18 +458,19 @@ fn is_told(stop: Option<&watch::Receiver<bool>>) -> bool {
 /// Those of maintenance.
 pub(super) async fn keep_up(lake: &Lakehouse, table: &str, is_by_key: bool, upkeep: Upkeep) -> Result<()> {
     for tier in TIERS {
-        for group in tier.plan(&lake.table(table).await?, is_by_key, upkeep, &HashSet::new()).await? {
+        for group in tier.plan(&lake.table(table).await?, is_by_key, upkeep, &BTreeMap::new()).await? {
             group.write().await?.commit().await?;
         }
     }
-    expire(lake, &lake.table(table).await?).await
+    expire(lake, &lake.table(table).await?, None).await
 }
 
-/// Forgets snapshots that are older than `history.expire.max-snapshot-age-ms`, or too many.
+/// Forgets snapshots that are older than `history.expire.max-snapshot-age-ms`, or too many and older than one that is needed, which is of
+/// that time in milliseconds since 1970.
 ///
 /// # Errors
 /// Those of maintenance.
-pub(super) async fn expire(lake: &Lakehouse, table: &Table) -> Result<()> {
+pub(super) async fn expire(lake: &Lakehouse, table: &Table, needed_since: Option<i64>) -> Result<()> {
     expire_snapshots(table, &ExpireSnapshotsOptions { older_than_ms: None, retain_last: Some(1) }).await?;
     let now = lake.storage().clock().now_ms();
     let mut times: Vec<i64> = table.metadata().snapshots().map(|snapshot| snapshot.timestamp_ms()).collect();
@@ -417,7 +478,7 @@ pub(super) async fn expire(lake: &Lakehouse, table: &Table) -> Result<()> {
     if let Some(too_many) = times.len().checked_sub(SNAPSHOTS)
         && let Some(too_old) = times.get(too_many).copied()
     {
-        let older_than_ms = too_old.min(now - LONGEST_QUERY);
+        let older_than_ms = too_old.min(now - LONGEST_QUERY).min(needed_since.unwrap_or(i64::MAX));
         if times.first().is_some_and(|first| *first < older_than_ms) {
             expire_snapshots(table, &ExpireSnapshotsOptions { older_than_ms: Some(older_than_ms), retain_last: Some(1) }).await?;
         }
@@ -502,8 +563,14 @@ mod tests {
         for round in 0..4 {
             change(&lake, &index, folder.path(), round).await;
         }
-        let few = (Tier { below: Some(MIB), from: 0, files: 2 }, Upkeep::Batches);
+        let few = (Tier { below: Some(MIB), until: MIB, from: 0, files: 2 }, Upkeep::Batches);
         let inventory = index.names.inventory.as_str();
+        // Many rows of larger files are deleted, which are others' business.
+        for (until, groups) in [(u64::MAX, 4), (1, 0)] {
+            let larger = Tier { below: Some(1), until, ..DELETED };
+            let taken = index.due.take_groups(&lake, (inventory, true), (larger, Upkeep::Batches), usize::MAX).await.unwrap();
+            assert_eq!(taken.len(), groups);
+        }
         let taken = index.due.take_groups(&lake, (inventory, true), few, usize::MAX).await.unwrap();
         let (large, taken): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
         assert_eq!(large.len(), 4, "one of each partition");
@@ -520,7 +587,7 @@ mod tests {
         assert!(number(&lake, FILES).await < beside, "what came since is put together");
         assert!(sizes(&lake).await == expected);
         for group in written {
-            assert!(group.replaced().iter().all(|file| index.due.taken().contains(file)));
+            assert!(group.replaced().iter().all(|file| index.due.taken().contains_key(file)));
             let new = NewFile::of_group(&group).await.unwrap();
             index.write_alone(&lake, async |writer| writer.replace_in_inventory(group, new).await).await.unwrap();
         }

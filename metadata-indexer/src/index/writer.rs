@@ -329,7 +329,7 @@ impl Writer {
     pub(super) async fn expire(&mut self, lake: &Lakehouse) -> Result<()> {
         self.keys.forget_empty_files();
         for table in [&self.journal, &self.inventory] {
-            upkeep::expire(lake, table).await?;
+            upkeep::expire(lake, table, self.due.needed_since()).await?;
         }
         self.journal = self.unchanged_journal(lake).await?;
         let inventory = lake.table(&self.names.inventory).await?;

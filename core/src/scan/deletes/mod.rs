@@ -45,6 +45,13 @@ pub(crate) struct DeleteFile {
     range: Option<(u64, u64)>,
 }
 
+impl DeleteFile {
+    /// Whether it is about a single data file.
+    pub(crate) fn is_of_one(&self) -> bool {
+        self.referenced.is_some()
+    }
+}
+
 /// Finds the deletes of a data file.
 #[derive(Debug, Default)]
 pub(super) struct DeleteIndex {
