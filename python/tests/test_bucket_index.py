@@ -6,6 +6,7 @@ import hmac
 import http.server
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -132,43 +133,89 @@ def test_changes_come_through_a_queue(tmp_path, moto):
 FOLLOWER = """
 import sys, time, tarndb
 lake = tarndb.connect(sys.argv[1])
-lake.metadata_index("killed").start()
+for name in ["told", "looked"]:
+    lake.metadata_index(name).start()
 print("started", flush=True)
 time.sleep(600)
 """
 
 
+class Told:
+    """Changes that are numbered, in messages of a queue."""
+
+    def __init__(self, seed: int):
+        self.random, self.changes, self.live, self.messages = random.Random(seed), set(), {}, []
+
+    def record(self) -> dict:
+        number = len(self.changes)
+        key, sequencer, size = f"k/{self.random.randrange(60)}", f"{number:015X}1", self.random.randrange(1000)
+        deleted = self.random.random() < 0.3
+        self.changes.add((key, sequencer, "DELETE" if deleted else "CREATE"))
+        if deleted:
+            self.live.pop(key, None)
+        else:
+            self.live[key] = size
+        what = {"key": key, "sequencer": sequencer} | ({} if deleted else {"size": size, "eTag": sequencer})
+        event = "ObjectRemoved:Delete" if deleted else "ObjectCreated:Put"
+        when = f"2026-03-04T{10 + number // 3600}:{number // 60 % 60:02}:{number % 60:02}Z"
+        return {"eventSource": "aws:s3", "eventName": event, "eventTime": when, "s3": {"bucket": {"name": "told"}, "object": what}}
+
+    def some(self) -> list[str]:
+        """New ones, in any order, and some that come again."""
+        records = [[self.record() for _ in range(self.random.randrange(1, 8))] for _ in range(self.random.randrange(5, 40))]
+        new = [json.dumps({"Records": some}) for some in records]
+        self.messages += new
+        messages = new + self.random.sample(self.messages, min(len(self.messages), 5))
+        self.random.shuffle(messages)
+        return messages
+
+
 def test_a_process_that_is_killed_loses_and_repeats_nothing(tmp_path, moto):
-    s3, sqs, queue = bucket_with_queue(moto, "killed")
-    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "2"})
+    s3, _, _ = bucket_with_queue(moto, "looked")
+    _, sqs, queue = bucket_with_queue(moto, "told")
+    options = {"endpoint": moto, "fetch": "none", "reconcile_every": "never"}
     with tarndb.connect(tmp_path / "lake") as lake:
-        options = {"endpoint": moto, "fetch": "none", "reconcile_every": "never"}
-        lake.create_metadata_index("killed", "s3://killed", events="sqs://killed", options=options).stop()
-    written = 0
-    for attempt in range(4):
+        for name in ["told", "looked"]:
+            lake.create_metadata_index(name, f"s3://{name}", events=f"sqs://{name}", options=options).stop()
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    told, written = Told(seed), 0
+    for _ in range(10):
         command = [sys.executable, "-c", FOLLOWER, str(tmp_path / "lake")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ))
         try:
             assert process.stdout.readline() == b"started\n"
-            for _ in range(10 + attempt * 7):
-                s3.put_object(Bucket="killed", Key=f"{written % 40}", Body=b"x" * written)
+            for message in told.some():
+                sqs.send_message(QueueUrl=queue, MessageBody=message)
+            for _ in range(told.random.randrange(1, 20)):
+                s3.put_object(Bucket="looked", Key=f"{written % 40}", Body=b"x" * written)
                 written += 1
+            # It is killed while it takes them.
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(told.random.random() * 0.3)
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
     with tarndb.connect(tmp_path / "lake") as lake:
-        index = lake.metadata_index("killed")
-        index.start()
+        indexes = {name: lake.metadata_index(name) for name in ["told", "looked"]}
+        for index in indexes.values():
+            index.start()
         # Messages that the killed ones had come again when their time is over: that may take a minute.
         end = time.monotonic() + 150
-        while inventory(lake, "killed") != listing(s3, "killed"):
+        while inventory(lake, "looked") != listing(s3, "looked") or inventory(lake, "told") != told.live:
             assert time.monotonic() < end, "messages were lost"
             time.sleep(0.1)
-        index.stop()
-        rows = lake.sql("SELECT key, e_tag FROM killed.journal").fetchall()
+        counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        left = lambda: sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=counts)["Attributes"]
+        wait_for(lambda: {left()[count] for count in counts}, {"0"})
+        for index in indexes.values():
+            index.stop()
+        rows = lake.sql("SELECT key, sequence_number, record_type FROM told.journal").fetchall()
+        assert len(rows) == len(set(rows)) and set(rows) == told.changes
         # An event of moto has no sequencer, so that what is told twice is found once, and what was overwritten at once never.
+        rows = lake.sql("SELECT key, e_tag FROM looked.journal").fetchall()
         assert len(set(rows)) == len(rows) <= written
-        assert index.reconcile() == {"created": 0, "overwritten": 0, "deleted": 0}
+        assert indexes["looked"].reconcile() == {"created": 0, "overwritten": 0, "deleted": 0}
 
 
 def test_versions(tmp_path, moto):

@@ -128,7 +128,8 @@ def test_all_read_alike_the_tables_of_an_index_of_a_bucket(tmp_path, spark, monk
         s3 = servers.client("s3", endpoint)
         s3.create_bucket(Bucket="photos")
         s3.put_bucket_versioning(Bucket="photos", VersioningConfiguration={"Status": "Enabled"})
-        index = lake.create_metadata_index("photos", "s3://photos", options={"endpoint": endpoint, "reconcile_every": "never"})
+        options = {"endpoint": endpoint, "reconcile_every": "never"}
+        index = lake.create_metadata_index("photos", "s3://photos", options=options, extract=["media", "text"])
         for turn in range(4):
             for number in range(turn, 40, 2):
                 about = {"Metadata": {"colour": f"red-{number % 3}"}, "Tagging": f"team=t{number % 5}&turn={turn}"}
@@ -137,13 +138,22 @@ def test_all_read_alike_the_tables_of_an_index_of_a_bucket(tmp_path, spark, monk
             for number in range(turn, 40, 9):
                 s3.delete_object(Bucket="photos", Key=f"ü {number}")
             index.reconcile()
+        index.push('{"neither": "an event", "nor": "anything"}')
         index.stop()
+        index.sync()
         catalog = SqlCatalog("default", uri=f"sqlite:///{tmp_path}/lake/catalog.db")
-        for table in ["photos.journal", "photos.inventory"]:
+        all_filled = {"version_id", "is_delete_marker", "object_tags", "user_metadata", "storage_class"}
+        wanted = {
+            "photos.journal": (80, all_filled),
+            "photos.inventory": (80, all_filled),
+            "photos.annotations": (30, {"key", "version_id", "media_type"}),
+            "photos.dead_letters": (0, {"body", "reason"}),
+        }
+        for table, (more_than, columns) in wanted.items():
             expected = ours(lake, table)
-            assert len(expected[0]) > 80
+            assert len(expected[0]) > more_than, table
             filled = {name for row in expected[0] for name, value in zip(expected[1], row, strict=True) if value is not None}
-            assert {"version_id", "is_delete_marker", "object_tags", "user_metadata", "storage_class"} <= filled
+            assert columns <= filled, table
             assert of_spark(spark, lake, table) == expected, table
             for arrow in [catalog.load_table(table).scan().to_arrow(), duckdb_table(lake.table(table).metadata_location)]:
                 assert of_arrow(arrow) == expected, table
