@@ -297,9 +297,12 @@ def test_threads_share_a_lake(lake):
 @pytest.mark.parametrize("readme", ["../README.md", "../../README.md"])
 def test_readme_examples(readme, tmp_path, monkeypatch):
     with open(os.path.join(os.path.dirname(__file__), readme)) as file:
-        code = file.read().split("```python\n")[1].split("```")[0]
+        examples = [rest.split("```")[0] for rest in file.read().split("```python\n")[1:]]
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, readme, "exec"), {})
+    names = {}
+    for example in examples:
+        exec(compile(example, readme, "exec"), names)
+    assert names
 
 
 def test_import_is_quick_and_lazy():

@@ -67,6 +67,11 @@ impl RewriteGroup {
         self.tasks.iter().map(|task| task.file_size)
     }
 
+    /// The highest sequence number among them: that of the commit, of all that the table had, which added to them last.
+    pub fn newest(&self) -> i64 {
+        self.tasks.iter().map(|task| task.sequence_number).max().unwrap_or(0)
+    }
+
     /// Writes the live rows to new files.
     ///
     /// # Errors

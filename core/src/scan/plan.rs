@@ -21,7 +21,7 @@ pub(crate) struct ScanTask {
     pub(crate) spec_id: i32,
     pub(crate) partition: Struct,
     pub(crate) snapshot_id: i64,
-    pub(super) sequence_number: i64,
+    pub(crate) sequence_number: i64,
     /// The id of the file's first row, in tables with row lineage.
     pub(super) first_row_id: Option<i64>,
     /// Position deletes and deletion vectors.

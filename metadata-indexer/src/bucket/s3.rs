@@ -11,7 +11,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{EncodingType, ServerSideEncryption};
+use aws_sdk_s3::types::{ChecksumMode, EncodingType, ServerSideEncryption};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -277,7 +277,12 @@ impl Objects for S3 {
         let unversioned = which == Which::Unversioned && self.lists_versions.load(Ordering::Relaxed);
         let version = if which == Which::Unversioned { self.version(id) } else { id.version.clone() };
         let request = self.client.head_object().bucket(&self.bucket).key(&id.key).set_version_id(version);
-        match request.send().await {
+        let found = match request.clone().checksum_mode(ChecksumMode::Enabled).send().await {
+            // To tell checksums, S3 needs the key of an object that is encrypted.
+            Err(error) if status(&error) == Some(403) => request.send().await,
+            other => other,
+        };
+        match found {
             Ok(found) => {
                 let version = found.version_id().filter(|version| *version != "null").map(str::to_string);
                 let id = ObjectId { key: id.key.clone(), version };

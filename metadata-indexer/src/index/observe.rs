@@ -17,7 +17,7 @@ use crate::record::{Change, ObjectId, ObjectState, Origin, Record};
 const OBSERVED_AT_ONCE: usize = 50_000;
 
 /// Attempts beside others who write to the same tables, and the longest pause between two; they are of random length.
-const ATTEMPTS: u64 = 20;
+const ATTEMPTS: u64 = 100;
 const LONGEST_PAUSE_MS: u64 = 500;
 
 /// What came of looking at a source.

@@ -47,6 +47,9 @@ const ALL: Tier = Tier { below: None, until: u64::MAX, from: 0, files: 2 };
 /// How long nothing was committed when tables are put in order.
 const QUIET_FOR: Duration = Duration::from_secs(30);
 
+/// So many commits of a table after the last one to a partition, it is as if nothing was committed: days of a journal are over.
+const QUIET_COMMITS: i64 = 256;
+
 /// Then files are put together, too, when the largest of them has at most so many times as many bytes as the others: no row is written
 /// again more often than so many times for one that is new, and few files are left, of very different sizes.
 const QUIET_RATIO: u64 = 16;
@@ -78,10 +81,10 @@ impl Tier {
         upkeep: Upkeep,
         taken: &BTreeMap<String, i64>,
     ) -> Result<Vec<RewriteGroup>> {
-        let is_quiet = upkeep == Upkeep::Quiet;
+        let last = table.metadata().last_sequence_number();
         let options = RewriteDataFilesOptions {
             min_file_size_bytes: self.below,
-            min_input_files: if is_quiet { 2 } else { self.files },
+            min_input_files: 2,
             sort_by: if is_by_key { vec!["key".to_string()] } else { Vec::new() },
             ..RewriteDataFilesOptions::default()
         };
@@ -90,6 +93,7 @@ impl Tier {
             let is_larger = |size: u64| size >= self.below.unwrap_or(FULL);
             let are_many = group.sizes().filter(|size| *size >= self.from).count() >= self.files;
             let (all, largest) = (group.sizes().sum::<u64>(), group.sizes().max().unwrap_or(0));
+            let is_quiet = upkeep == Upkeep::Quiet || group.newest() + QUIET_COMMITS <= last;
             are_many || group.sizes().any(is_larger) || is_quiet && largest <= QUIET_RATIO.saturating_mul(all - largest)
         };
         let may_be = |file: &str, size: u64| size < self.until && !taken.contains_key(file);
@@ -554,6 +558,53 @@ mod tests {
     async fn sizes(lake: &Lakehouse) -> String {
         let objects = lake.sql("SELECT key, size FROM docs.inventory ORDER BY key").await.unwrap().collect().await.unwrap();
         arrow::util::pretty::pretty_format_batches(&objects).unwrap().to_string()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn days_that_are_over_are_few_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Ahead::default());
+        let (lake, index) = indexed(folder.path(), &clock).await;
+        let mut size = 0;
+        let mut touch = async || {
+            size += 1;
+            std::fs::write(folder.path().join("a.txt"), vec![b'x'; size]).unwrap();
+            index.sync(&lake).await.unwrap();
+        };
+        for _ in 0..11 {
+            touch().await;
+        }
+        let over = chrono::Utc::now().to_rfc3339();
+        let files = format!("SELECT count(DISTINCT _file) FROM docs.journal WHERE record_timestamp <= TIMESTAMP '{over}'");
+        assert_eq!(number(&lake, &files).await, 11);
+        clock.0.store(2 * 86_400_000, Ordering::Relaxed);
+        // While somebody commits to another all the time.
+        for _ in 0..QUIET_COMMITS {
+            touch().await;
+        }
+        let left = number(&lake, &files).await;
+        assert!(left <= 3, "{left} files of a day that is over");
+        assert_eq!(number(&lake, "SELECT count(*) FROM docs.journal").await, 11 + QUIET_COMMITS);
+    }
+
+    #[tokio::test]
+    async fn snapshots_stay_for_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Ahead::default());
+        let (lake, index) = indexed(folder.path(), &clock).await;
+        for round in 0..3 {
+            change(&lake, &index, folder.path(), round).await;
+        }
+        for table in [&index.names.journal, &index.names.inventory] {
+            let mut left = Vec::new();
+            for hours in [0, 23, 25] {
+                clock.0.store(hours * 3_600_000, Ordering::Relaxed);
+                expire(&lake, &lake.table(table).await.unwrap(), None).await.unwrap();
+                left.push(lake.table(table).await.unwrap().metadata().snapshots().len());
+            }
+            assert!(left[0] >= 3 && left[1] == left[0] && left[2] == 1, "{left:?}");
+        }
+        assert!(number(&lake, "SELECT count(*) FROM docs.inventory").await > 200);
     }
 
     #[tokio::test(flavor = "multi_thread")]
