@@ -408,6 +408,33 @@ def test_events_of_all_stores_come_over_http(tmp_path, seaweedfs):
         assert inventory(lake) == listing(s3, "photos")
 
 
+def test_what_is_acknowledged_is_there_when_it_stops(tmp_path, moto):
+    client("s3", moto).create_bucket(Bucket="stopped")
+    with webhook(tmp_path, moto, "stopped", fetch="none") as (lake, index, url):
+        acknowledged = []
+
+        def send(number: int) -> None:
+            record = {"key": f"{number}", "size": number, "eTag": "e", "sequencer": f"{number + 1:016X}"}
+            event = {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "eventTime": "2026-03-04T10:00:00Z"}
+            body = json.dumps({"Records": [event | {"s3": {"bucket": {"name": "stopped"}, "object": record}}]}).encode()
+            # Who comes too late finds nobody.
+            with contextlib.suppress(OSError):
+                if request(url, body, TOKEN)[0] == 200:
+                    acknowledged.append((f"{number}", number))
+
+        with ThreadPoolExecutor(16) as pool:
+            sent = [pool.submit(send, number) for number in range(400)]
+            wait_for(lambda: len(acknowledged) > 20, True)
+            index.stop()
+            for one in sent:
+                one.result()
+        assert index.status()["state"] == "Stopped" and 20 < len(acknowledged) <= 400
+        journal = lake.sql("SELECT key, size FROM photos.journal").fetchall()
+        assert len(journal) == len(set(journal)) and set(acknowledged) <= set(journal)
+        assert set(lake.sql("SELECT key, size FROM photos.inventory").fetchall()) == set(journal)
+        print(len(acknowledged), len(journal))
+
+
 def test_who_did_what_is_told(tmp_path, moto):
     s3 = client("s3", moto)
     s3.create_bucket(Bucket="told-of")
