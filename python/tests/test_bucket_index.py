@@ -175,8 +175,8 @@ def test_a_process_that_is_killed_loses_and_repeats_nothing(tmp_path, moto):
     _, sqs, queue = bucket_with_queue(moto, "told")
     options = {"endpoint": moto, "fetch": "none", "reconcile_every": "never"}
     with tarndb.connect(tmp_path / "lake") as lake:
-        for name in ["told", "looked"]:
-            lake.create_metadata_index(name, f"s3://{name}", events=f"sqs://{name}", options=options).stop()
+        for name, queue_of in {"told": "sqs://123456789012/told", "looked": "sqs://looked"}.items():
+            lake.create_metadata_index(name, f"s3://{name}", events=queue_of, options=options).stop()
     seed = random.randrange(2**32)
     print("seed", seed)
     told, written = Told(seed), 0
@@ -241,6 +241,31 @@ def test_versions(tmp_path, moto):
         s3.delete_object(Bucket="versions", Key="a")
         assert index.reconcile() == {"created": 1, "overwritten": 0, "deleted": 1}
         assert sorted(rows(), key=str) == listed() and len(rows()) == 4
+
+
+def test_versions_come_through_a_queue(tmp_path, moto):
+    s3, _, _ = bucket_with_queue(moto, "history")
+    s3.put_bucket_versioning(Bucket="history", VersioningConfiguration={"Status": "Enabled"})
+    first = s3.put_object(Bucket="history", Key="a", Body=b"1")["VersionId"]
+    with tarndb.connect(tmp_path / "lake") as lake:
+        index = lake.create_metadata_index("history", "s3://history", events="sqs://history", options={"endpoint": moto})
+        rows = lambda: sorted(lake.sql("SELECT key, version_id, size, is_delete_marker FROM history.inventory").fetchall())
+
+        def listed():
+            page = s3.list_object_versions(Bucket="history")
+            versions = [(found["Key"], found["VersionId"], found["Size"], False) for found in page.get("Versions", [])]
+            return sorted(versions + [(found["Key"], found["VersionId"], 0, True) for found in page.get("DeleteMarkers", [])])
+
+        s3.put_object(Bucket="history", Key="a", Body=b"22")
+        s3.put_object(Bucket="history", Key="b", Body=b"333")
+        wait_for(rows, listed())
+        assert len(rows()) == 3
+        # moto tells nothing of deletions.
+        s3.delete_object(Bucket="history", Key="a")
+        s3.delete_object(Bucket="history", Key="a", VersionId=first)
+        assert index.reconcile() == {"created": 1, "overwritten": 0, "deleted": 1}
+        assert rows() == listed()
+        index.stop()
 
 
 def test_a_store_that_sends_no_events_is_listed(tmp_path, seaweedfs):
