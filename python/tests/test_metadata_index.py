@@ -1,5 +1,9 @@
 """Metadata indexes of folders, and their tables as others read them."""
 
+import random
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -52,6 +56,60 @@ def test_a_folder_is_followed_and_read_by_others(tmp_path):
             assert plain(catalog.load_table(table).scan().to_arrow().to_pylist()) == plain(ours)
             assert plain(duckdb_table(lake.table(table).metadata_location).to_pylist()) == plain(ours)
         assert {row["key"]: row["size"] for row in ours} == sizes
+
+
+FOLLOWER = """
+import sys, time, tarndb
+lake = tarndb.connect(sys.argv[1])
+lake.metadata_index("docs").start()
+print("started", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_folder_is_followed_by_processes_that_are_killed(tmp_path):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    with tarndb.connect(tmp_path / "lake") as lake:
+        lake.create_metadata_index("docs", str(docs)).stop()
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    choose, size = random.Random(seed), 0
+    for _ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", FOLLOWER, str(tmp_path / "lake")], stdout=subprocess.PIPE)
+        try:
+            assert process.stdout.readline() == b"started\n"
+            for _ in range(choose.randrange(20, 200)):
+                path = docs / f"{choose.randrange(60)}"
+                if choose.random() < 0.3:
+                    path.unlink(missing_ok=True)
+                else:
+                    size += 1
+                    path.write_text("x" * size)
+            # It is killed while it looks at them.
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(choose.random() * 0.3)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    with tarndb.connect(tmp_path / "lake") as lake:
+        index = lake.metadata_index("docs")
+        index.start()
+        wait_for(lake, {path.name: path.stat().st_size for path in docs.iterdir()})
+        index.stop()
+        assert index.reconcile() == {"created": 0, "overwritten": 0, "deleted": 0}
+        # Of each file, what is there is overwritten or deleted, and what is gone is created; a content is there once.
+        changes = "SELECT key, record_type, size FROM docs.journal ORDER BY key, sequence_number"
+        live, seen = {}, set()
+        for key, kind, size in lake.sql(changes).fetchall():
+            assert (kind == "DELETE") == (size is None) and (kind != "DELETE" or key in live), (key, kind, size)
+            assert size is None or (key, size) not in seen
+            seen.add((key, size) if size is not None else None)
+            if kind == "DELETE":
+                del live[key]
+            else:
+                live[key] = size
+        assert live == inventory(lake)
 
 
 def test_what_is_not_offered(tmp_path):
