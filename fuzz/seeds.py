@@ -49,7 +49,7 @@ directory = json.dumps({
     "properties": {"columns": "[3]", "left-out": LEFT_OUT},
 }).encode()
 seed("rows_of_value", b"PFA1" + directory + len(directory).to_bytes(4, "little") + bytes(4) + b"PFA1")
-for sample in (Path(__file__).parents[1] / "metadata-indexer" / "tests" / "samples").iterdir():
+for sample in (Path(__file__).parents[1] / "metadata-indexer" / "tests" / "samples").rglob("*.json"):
     seed("object_event", sample.read_bytes())
 for target in sorted(folder.iterdir()):
     print(f"{target.name}: {len(list(target.iterdir()))} seeds")

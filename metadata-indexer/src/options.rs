@@ -134,7 +134,9 @@ impl IndexOptions {
     pub(crate) fn events(&self) -> Result<Option<Feed>> {
         let Some(events) = self.get("events") else { return Ok(None) };
         let wanted = "a queue is `sqs://QUEUE` or `sqs://ACCOUNT/QUEUE`, a webhook `http://127.0.0.1:9000/PATH`, one of the user's own `own://NAME`";
-        let wrong = || wrong("events", events, wanted);
+        // What may be a secret is not told.
+        let shown = if events.contains(['@', '?']) { "a location with more than a path" } else { events };
+        let wrong = || wrong("events", shown, wanted);
         match events.split_once("://") {
             Some(("sqs", queue)) => {
                 let (account, name) = match queue.split_once('/') {

@@ -200,16 +200,15 @@ impl S3 {
         let found = listed.into_iter().find(|(found, _)| found == id);
         match (found, rest) {
             (None, Page::After(Marker::Version { key, .. })) if key.as_ref() == Some(&id.key) => {
-                Err(Error::new(ErrorKind::Unavailable, "an object has too many versions to find one")
-                    .with_context("key", &id.key))
+                Err(Error::unsupported("an object has too many versions to find one").with_context("key", &id.key))
             }
             (found, _) => Ok(found),
         }
     }
 
     /// The tags of an object; `None` where it is not allowed to read them, or nobody has them.
-    async fn add_tags(&self, id: &ObjectId, state: &mut ObjectState) -> Result<()> {
-        let request = self.client.get_object_tagging().bucket(&self.bucket).key(&id.key).set_version_id(id.version.clone());
+    async fn add_tags(&self, key: &str, version: Option<String>, state: &mut ObjectState) -> Result<()> {
+        let request = self.client.get_object_tagging().bucket(&self.bucket).key(key).set_version_id(version);
         match request.send().await {
             Ok(found) => {
                 let tags = found.tag_set().iter().map(|tag| (tag.key().to_string(), tag.value().to_string()));
@@ -220,7 +219,7 @@ impl S3 {
             Err(error) if matches!(status(&error), Some(403 | 405 | 501)) => {
                 self.deny("tags are left out", &failed("tags of objects cannot be read", error));
             }
-            Err(error) => return Err(failed_at(&id.key, "tags of an object cannot be read", error)),
+            Err(error) => return Err(failed_at(key, "tags of an object cannot be read", error)),
         }
         Ok(())
     }
@@ -276,7 +275,7 @@ impl Objects for S3 {
     async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>> {
         let unversioned = which == Which::Unversioned && self.lists_versions.load(Ordering::Relaxed);
         let version = if which == Which::Unversioned { self.version(id) } else { id.version.clone() };
-        let request = self.client.head_object().bucket(&self.bucket).key(&id.key).set_version_id(version);
+        let request = self.client.head_object().bucket(&self.bucket).key(&id.key).set_version_id(version.clone());
         let found = match request.clone().checksum_mode(ChecksumMode::Enabled).send().await {
             // To tell checksums, S3 needs the key of an object that is encrypted.
             Err(error) if status(&error) == Some(403) => request.send().await,
@@ -284,12 +283,13 @@ impl Objects for S3 {
         };
         match found {
             Ok(found) => {
-                let version = found.version_id().filter(|version| *version != "null").map(str::to_string);
-                let id = ObjectId { key: id.key.clone(), version };
+                // That of an object from before there were versions is `null`.
+                let version = found.version_id().map(str::to_string).or(version);
                 let mut state = Self::state(&found, fetch);
                 if fetch.tags {
-                    self.add_tags(&id, &mut state).await?;
+                    self.add_tags(&id.key, version.clone(), &mut state).await?;
                 }
+                let id = ObjectId { key: id.key.clone(), version: version.filter(|version| *version != "null") };
                 Ok(Some((id, Change::Created(state))))
             }
             Err(error) if status(&error) == Some(404) => Ok(marker(&id.key, &error)),

@@ -79,7 +79,13 @@ impl Objects for Store {
             let state = state(&meta, &Attributes::default(), None);
             (ObjectId::of_key(meta.location.as_ref()), Change::Created(state))
         };
-        let listed = self.0.list(prefix).map_ok(object).map_err(Error::from);
+        let listed = self.0.list(prefix).map_ok(object).map_err(|e| match e {
+            object_store::Error::InvalidPath { .. } => {
+                Error::unsupported("the bucket has a key that cannot be listed here: one with an empty part, `.` or `..`")
+                    .with_source(e)
+            }
+            e => Error::from(e),
+        });
         Ok(listed.try_chunks(LISTED_AT_ONCE).map_err(|e| e.1).boxed())
     }
 
@@ -88,6 +94,9 @@ impl Objects for Store {
         match self.0.get_opts(&path(&id.key)?, options).await {
             Ok(found) => Ok(Some((id.clone(), Change::Created(state(&found.meta, &found.attributes, Some(fetch)))))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e @ object_store::Error::PermissionDenied { .. }) => {
+                Err(Error::unsupported(format!("the object `{}` is not ours to look at", id.key)).with_source(e))
+            }
             Err(e) => Err(Error::from(e).with_context("key", &id.key)),
         }
     }

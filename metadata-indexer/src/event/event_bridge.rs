@@ -38,6 +38,7 @@ pub(super) fn parse(event: &Value<'_>) -> Result<Parsed> {
     };
     Ok(Parsed::Event(ObjectEvent {
         bucket: detail.below("bucket").required("name")?.to_string(),
+        is_of_any: false,
         id: ObjectId { key: object.required("key")?.to_string(), version: version(object.text("version-id")) },
         time: Some(time),
         news,

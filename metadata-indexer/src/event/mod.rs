@@ -31,6 +31,8 @@ pub use hook::EventHook;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectEvent {
     pub(crate) bucket: String,
+    /// Whether its sender tells of all buckets and cannot be asked to tell of one.
+    pub(crate) is_of_any: bool,
     pub(crate) id: ObjectId,
     /// In microseconds since 1970; not all stores tell.
     pub(crate) time: Option<i64>,
@@ -341,9 +343,32 @@ mod tests {
                 "ignored",
                 "ignored",
                 "ignored",
+                "k.versions/v_1 - touched None",
                 "k - touched None",
             ]
         );
+    }
+
+    /// What was sent by moto 5 to its SQS, by itself and through EventBridge, and by SeaweedFS 4.48 to a webhook.
+    #[test]
+    fn recorded_events() {
+        let key = "img/ü a+b.txt";
+        let moto = told(&sample!("recorded/moto"));
+        assert_eq!(
+            moto[..3],
+            ["ignored".to_string(), format!("{key} - touched Some(Created)"), format!("{key} - touched Some(Metadata)")]
+        );
+        assert_eq!(moto[7], "copy - touched Some(Deleted)");
+        let bridged = told(&sample!("recorded/moto_event_bridge"));
+        let (created, gone) = (format!("{key} - 617F08299329D189 created Some(3)"), format!("{key} - touched Some(Deleted)"));
+        assert_eq!(bridged, [created, format!("{key} - touched Some(Metadata)"), gone]);
+        let parts = sample!("recorded/seaweedfs");
+        assert!(parts.iter().all(|part| matches!(part, Parsed::Ignored) || event(part).is_of_any), "{parts:?}");
+        let mut parts = parts;
+        parts.retain(|part| !matches!(part, Parsed::Event(event) if event.bucket == ".system"));
+        let told: Vec<String> = told(&parts).into_iter().filter(|told| told != "ignored").collect();
+        let touched = [key, key, "copy", "parts", "copy", "copy"].map(|key| format!("{key} - touched None"));
+        assert_eq!(told, touched);
     }
 
     #[test]
@@ -445,13 +470,18 @@ mod tests {
         use rand::rngs::StdRng;
         use rand::{Rng, SeedableRng};
 
-        let samples: [&[u8]; 6] = [
+        let samples: [&[u8]; 11] = [
             include_bytes!("../../tests/samples/s3.json"),
             include_bytes!("../../tests/samples/event_bridge.json"),
             include_bytes!("../../tests/samples/ceph.json"),
             include_bytes!("../../tests/samples/seaweedfs.json"),
             include_bytes!("../../tests/samples/cloud_storage.json"),
             include_bytes!("../../tests/samples/event_grid.json"),
+            include_bytes!("../../tests/samples/minio.json"),
+            include_bytes!("../../tests/samples/sns.json"),
+            include_bytes!("../../tests/samples/recorded/moto.json"),
+            include_bytes!("../../tests/samples/recorded/moto_event_bridge.json"),
+            include_bytes!("../../tests/samples/recorded/seaweedfs.json"),
         ];
         let mut random = StdRng::seed_from_u64(4);
         let (mut parsed, mut refused) = (0, 0);

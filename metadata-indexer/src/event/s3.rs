@@ -64,6 +64,7 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
     let request = fields.below("responseElements");
     Ok(Some(Parsed::Event(ObjectEvent {
         bucket: s3.below("bucket").required("name")?.to_string(),
+        is_of_any: false,
         id: ObjectId {
             key: if is_ceph { key.to_string() } else { form_decoded(key)? },
             version: version(object.text("versionId")),

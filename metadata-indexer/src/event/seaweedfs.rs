@@ -1,5 +1,5 @@
 //! SeaweedFS' filer through its webhook. It tells neither time nor order, and calls each overwriting a renaming: so it is only taken
-//! for which objects were touched.
+//! for which objects were touched. It tells of all buckets, and of what it keeps beside them.
 
 use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
@@ -33,7 +33,15 @@ pub(super) fn parse(event: &Value<'_>) -> Result<Vec<Parsed>> {
         (Some(parent), Some(name)) => Some(format!("{}/{name}", parent.trim_end_matches('/'))).filter(|moved| *moved != key),
         _ => None,
     };
-    [Some(key), moved].into_iter().flatten().map(|path| touched(&path)).collect()
+    let mut parts = Vec::new();
+    for path in [Some(key), moved].into_iter().flatten() {
+        parts.push(touched(&path)?);
+        // It may be a version, or have such a name.
+        if let Some((object, _)) = path.split_once(VERSIONS) {
+            parts.push(touched(object)?);
+        }
+    }
+    Ok(parts)
 }
 
 fn touched(path: &str) -> Result<Parsed> {
@@ -42,7 +50,13 @@ fn touched(path: &str) -> Result<Parsed> {
     if key.starts_with(".uploads/") || key.is_empty() {
         return Ok(Parsed::Ignored);
     }
-    let key = key.split_once(VERSIONS).map_or(key, |(key, _)| key);
     let (bucket, id) = (bucket.to_string(), ObjectId::of_key(key));
-    Ok(Parsed::Event(ObjectEvent { bucket, id, time: None, news: News::Touched(None), origin: Origin::default() }))
+    Ok(Parsed::Event(ObjectEvent {
+        bucket,
+        is_of_any: true,
+        id,
+        time: None,
+        news: News::Touched(None),
+        origin: Origin::default(),
+    }))
 }

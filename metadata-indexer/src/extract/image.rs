@@ -9,7 +9,7 @@ use super::{Annotation, Pairs, Wrong};
 /// Values that are longer say nothing to a query.
 const LONGEST_VALUE: usize = 1024;
 
-/// Bytes of an image that are read for its EXIF, at most: of some formats the reader would take all.
+/// Bytes of an image that are read for its size, and for its EXIF, at most: of some formats the reader would take all.
 const READ_AT_MOST: u64 = 16 * 1024 * 1024;
 
 /// A content of which not everything is read.
@@ -18,10 +18,16 @@ struct Bounded {
     left: u64,
 }
 
+impl Bounded {
+    fn of(content: &Content) -> Self {
+        Self { content: content.clone(), left: READ_AT_MOST }
+    }
+}
+
 impl Read for Bounded {
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
         if self.left == 0 && self.content.stream_position()? < self.content.size() {
-            return Err(std::io::Error::other(format!("its EXIF is not within {READ_AT_MOST} bytes")));
+            return Err(std::io::Error::other(format!("what it tells is not within {READ_AT_MOST} bytes")));
         }
         let read = self.content.by_ref().take(self.left).read(buffer)?;
         self.left -= read as u64;
@@ -40,7 +46,7 @@ pub(super) fn learn(content: &Content, annotation: &mut Annotation) -> Result<()
     if !content.media_type().is_some_and(|media_type| media_type.starts_with("image/")) {
         return Ok(());
     }
-    match imagesize::reader_size(BufReader::new(content.clone())) {
+    match imagesize::reader_size(BufReader::new(Bounded::of(content))) {
         Ok(size) => {
             annotation.image_width = Some(i32::try_from(size.width)?);
             annotation.image_height = Some(i32::try_from(size.height)?);
@@ -55,8 +61,7 @@ pub(super) fn learn(content: &Content, annotation: &mut Annotation) -> Result<()
 /// The fields of the image itself, not of its small copy; `None` where there are none.
 fn read_exif(content: &Content) -> Result<Option<Pairs>, Wrong> {
     let mut reader = exif::Reader::new();
-    let bounded = Bounded { content: content.clone(), left: READ_AT_MOST };
-    let read = reader.continue_on_error(true).read_from_container(&mut BufReader::new(bounded));
+    let read = reader.continue_on_error(true).read_from_container(&mut BufReader::new(Bounded::of(content)));
     // What can be understood counts.
     let exif = match read.or_else(|error| error.distill_partial_result(|_| {})) {
         Ok(exif) => exif,

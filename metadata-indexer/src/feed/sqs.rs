@@ -33,6 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(super) struct Queue {
     client: Client,
     url: String,
+    renewed_every: Duration,
 }
 
 impl Queue {
@@ -42,7 +43,7 @@ impl Queue {
         let found = client.get_queue_url().queue_name(name).set_queue_owner_aws_account_id(account).send().await;
         let found = found.map_err(|e| failed("the queue of events cannot be used", e).with_context("queue", name))?;
         let url = found.queue_url().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the queue of events has no URL"))?;
-        Ok(Self { client, url: url.to_string() })
+        Ok(Self { client, url: url.to_string(), renewed_every: RENEWED_EVERY })
     }
 
     async fn receive(&self) -> Result<Vec<Message>> {
@@ -51,19 +52,19 @@ impl Queue {
         Ok(received.map_err(|e| failed("messages of the queue cannot be received", e))?.messages.unwrap_or_default())
     }
 
-    /// Hands messages on, and deletes those that are committed.
-    async fn deliver(&self, messages: Vec<Message>, events: &Events) {
+    /// Hands messages on until they are committed, and deletes them.
+    async fn deliver(&self, messages: Vec<Message>, events: &Events, stop: &Stop) {
         let receipts: Vec<String> = messages.iter().filter_map(|message| message.receipt_handle.clone()).collect();
         let delivered = messages.into_iter().map(|message| async move {
             let body = message.body().unwrap_or_default().as_bytes();
-            events.commit(body).await.ok().and(message.receipt_handle)
+            commit(body, events, stop.clone()).await.then_some(message.receipt_handle).flatten()
         });
         let delivered = join_all(delivered);
         tokio::pin!(delivered);
         let delivered = loop {
             tokio::select! {
                 delivered = &mut delivered => break delivered,
-                () = tokio::time::sleep(RENEWED_EVERY) => self.renew(&receipts).await,
+                () = tokio::time::sleep(self.renewed_every) => self.renew(&receipts).await,
             }
         };
         let committed: Vec<String> = delivered.into_iter().flatten().collect();
@@ -97,6 +98,7 @@ impl Queue {
     }
 
     async fn receive_until(&self, events: &Events, mut stop: Stop) {
+        let ends = stop.clone();
         let mut delivering = FuturesUnordered::new();
         // What comes before the next request, after a failure.
         let mut pause = Duration::ZERO;
@@ -122,7 +124,7 @@ impl Queue {
                 Some(Ok(messages)) => {
                     events.set_error(None);
                     if !messages.is_empty() {
-                        delivering.push(self.deliver(messages, events));
+                        delivering.push(self.deliver(messages, events, &ends));
                     }
                 }
                 Some(Err(error)) => {
@@ -136,9 +138,89 @@ impl Queue {
     }
 }
 
+/// Hands a message on until it is committed, and says whether it is: one that came back to its queue too often would be put aside by it.
+async fn commit(body: &[u8], events: &Events, mut stop: Stop) -> bool {
+    while events.commit(body).await.is_err() {
+        tokio::select! {
+            () = stop.told() => return false,
+            () = tokio::time::sleep(FIRST_PAUSE) => {}
+        }
+    }
+    true
+}
+
 #[async_trait]
 impl EventSource for Queue {
     async fn run(&self, events: Events, stop: Stop) {
         join_all((0..RECEIVERS).map(|_| self.receive_until(&events, stop.clone()))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+    use axum::Router;
+    use axum::http::HeaderMap;
+    use serde_json::{Value, json};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// What a queue was asked to do, with what.
+    type Asked = mpsc::UnboundedReceiver<(String, Value)>;
+
+    /// A queue that does as it is told.
+    async fn queue() -> (Queue, Asked) {
+        let (sender, asked) = mpsc::unbounded_channel();
+        let answer = async move |headers: HeaderMap, body: String| {
+            let action = headers["x-amz-target"].to_str().unwrap().trim_start_matches("AmazonSQS.").to_string();
+            sender.send((action, serde_json::from_str(&body).unwrap())).unwrap();
+            json!({ "Successful": [], "Failed": [] }).to_string()
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        let config = aws_sdk_sqs::Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("x"));
+        let config = config.credentials_provider(Credentials::new("key", "secret", None, None, "test")).endpoint_url(&url);
+        let config = config.http_client(aws_smithy_http_client::Builder::new().build_http()).build();
+        (Queue { client: Client::from_conf(config), url, renewed_every: Duration::from_millis(20) }, asked)
+    }
+
+    fn receipts(asked: &Value) -> Vec<&str> {
+        asked["Entries"].as_array().unwrap().iter().map(|entry| entry["ReceiptHandle"].as_str().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn messages_are_nobody_elses_until_they_are_committed() {
+        let (queue, mut asked) = queue().await;
+        let (stops, stop) = tokio::sync::watch::channel(false);
+        let stop = Stop::new(stop);
+        let (events, mut inbox) = crate::feed::inbox(Arc::default());
+        let messages = ["a", "b"].map(|name| Message::builder().body("{}").receipt_handle(name).build()).to_vec();
+        let commits = async {
+            let deliveries = [inbox.recv().await.unwrap(), inbox.recv().await.unwrap()];
+            for _ in 0..3 {
+                let (action, asked) = asked.recv().await.unwrap();
+                assert_eq!((action.as_str(), receipts(&asked)), ("ChangeMessageVisibilityBatch", vec!["a", "b"]));
+                assert!(asked["Entries"].as_array().unwrap().iter().all(|entry| entry["VisibilityTimeout"] == VISIBILITY));
+            }
+            let [committed, failed] = deliveries;
+            committed.committed.send(()).unwrap();
+            // It is handed on again, and then nobody waits for it any more.
+            drop(failed);
+            drop(inbox.recv().await.unwrap());
+            drop(inbox.recv().await.unwrap());
+            stops.send_replace(true);
+        };
+        tokio::join!(queue.deliver(messages, &events, &stop), commits);
+        let deleted = loop {
+            let (action, asked) = asked.recv().await.unwrap();
+            if action == "DeleteMessageBatch" {
+                break asked;
+            }
+        };
+        assert_eq!(receipts(&deleted), ["a"], "what was not committed comes again");
     }
 }

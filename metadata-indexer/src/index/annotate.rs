@@ -15,9 +15,9 @@ use super::conditions::is_one_of;
 use super::key_index::content_hash;
 use super::observe::pause_after;
 use super::shard::KeyHash;
-use super::upkeep::{self, Upkeep};
 use super::writer::{BATCH, batches};
 use super::{COLLECTED_FOR, FIRST_PAUSE, Index};
+use super::{due, upkeep};
 use crate::extract::{Content, Failure, Learner, learn};
 use crate::feed::stopped;
 use crate::record::{Annotated, ObjectId, Sequence, annotation_rows, flag, ids, missing, number, text};
@@ -177,6 +177,8 @@ impl Index {
     /// # Errors
     /// As [`Index::annotate_all`].
     pub(super) async fn annotate_now(&self, lake: &Lakehouse) -> Result<()> {
+        // What was not ours to read may be by now.
+        self.annotation_errors().not_ours.clear();
         let (_goes_on, stop) = watch::channel(false);
         let left = self.annotate_all(lake, &stop).await?;
         self.backlog.put_back(left.failed);
@@ -204,7 +206,9 @@ impl Index {
             known.extend(contents(&batch)?.into_iter().map(|(_, hash, _)| hash));
         }
         let rows = lake.scan(&inventory, Some(&OBJECT.map(str::to_string)), None, None).await?;
-        let targets = rows.map(|batch| new_contents(&batch?, &mut known)).map_ok(|new| stream::iter(new.into_iter().map(Ok)));
+        let not_ours = self.annotation_errors().not_ours.clone();
+        let targets =
+            rows.map(|batch| new_contents(&batch?, &mut known, &not_ours)).map_ok(|new| stream::iter(new.into_iter().map(Ok)));
         let left = self.annotate(lake, targets.try_flatten(), stop).await?;
         if *stop.borrow() {
             return Ok(left);
@@ -216,7 +220,9 @@ impl Index {
             self.annotate(lake, gone.try_flatten(), stop).await?;
         }
         self.set_annotation_error(left.failure.as_ref());
-        self.note_refused(left.refused.as_ref());
+        if left.refused.is_some() || not_ours.is_empty() {
+            self.note_refused(left.refused.as_ref());
+        }
         unseen.seen();
         Ok(left)
     }
@@ -252,7 +258,9 @@ impl Index {
                         in_a_row = 0;
                         done.extend(one);
                     }
-                    Some(Ok(Err((error, _)))) if error.kind() == ErrorKind::Unsupported => {
+                    Some(Ok(Err((error, (id, target))))) if error.kind() == ErrorKind::Unsupported => {
+                        let e_tag = target.content.as_ref().and_then(|content| content.e_tag.as_deref());
+                        self.annotation_errors().add_not_ours(content_hash(&id, e_tag));
                         tracing::warn!(index = self.name, error = error.report(), "an object is not annotated");
                         left.refused = Some(error);
                     }
@@ -351,8 +359,8 @@ impl Index {
         let properties = HashMap::from([(BATCH.to_string(), batch.to_string())]);
         let added = if added.num_rows() > 0 { vec![added] } else { Vec::new() };
         lake.change_rows(&table, RowChange { added, deleted, properties }).await?;
-        if batch.is_multiple_of(upkeep::EVERY)
-            && let Err(error) = upkeep::keep_up(lake, &self.names.annotations, true, Upkeep::Batches).await
+        if batch.is_multiple_of(due::EVERY)
+            && let Err(error) = upkeep::keep_up(lake, &self.names.annotations, true, false).await
         {
             tracing::warn!(index = self.name, error = error.report(), "upkeep of annotations failed");
         }
@@ -370,12 +378,16 @@ fn contents(batch: &RecordBatch) -> Result<Vec<(ObjectId, KeyHash, Sequence)>> {
     ids(batch)?.into_iter().enumerate().map(content).collect()
 }
 
-/// Those objects of the inventory whose content is not among `known`. Of `known` remains what none of them has.
-fn new_contents(batch: &RecordBatch, known: &mut HashSet<KeyHash>) -> Result<Vec<(ObjectId, Target)>> {
+/// Those objects of the inventory whose content is not among `known`, nor `not_ours`. Of `known` remains what none of them has.
+fn new_contents(
+    batch: &RecordBatch,
+    known: &mut HashSet<KeyHash>,
+    not_ours: &HashSet<KeyHash>,
+) -> Result<Vec<(ObjectId, Target)>> {
     let e_tags = text(batch, "e_tag")?;
     let mut new = Vec::new();
     for (row, (id, hash, sequence)) in contents(batch)?.into_iter().enumerate() {
-        if flag(batch, "is_delete_marker", row)? == Some(true) || known.remove(&hash) {
+        if flag(batch, "is_delete_marker", row)? == Some(true) || known.remove(&hash) || not_ours.contains(&hash) {
             continue;
         }
         let e_tag = e_tags.is_valid(row).then(|| e_tags.value(row).to_string());

@@ -1,4 +1,5 @@
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,11 @@ use crate::record::{Change, ObjectId, ObjectState, Origin, Record, Sequence};
 /// Requests about single objects that are open at once.
 const LOOKED_AT_ONCE: usize = 64;
 
+/// Objects of the first listing that are recorded at once, where it tells all that is asked: a commit costs as much as many. When no
+/// more come for this long, fewer are.
+const RECORDED_AT_ONCE: usize = 10_000;
+const RECORDED_AFTER: Duration = Duration::from_millis(200);
+
 /// Objects that are not listed any more and are asked for while nobody else writes.
 const ASKED_FOR: usize = 1000;
 
@@ -29,6 +35,22 @@ const TOUCHED_AT_MOST: usize = 1_000_000;
 pub(super) enum Touched {
     Some(HashSet<KeyHash>),
     All,
+}
+
+/// While a listing is under way.
+struct TouchedSince<'a>(&'a Index);
+
+impl<'a> TouchedSince<'a> {
+    fn now(index: &'a Index) -> Self {
+        *index.touched() = Some(Touched::Some(HashSet::new()));
+        Self(index)
+    }
+}
+
+impl Drop for TouchedSince<'_> {
+    fn drop(&mut self) {
+        *self.0.touched() = None;
+    }
 }
 
 /// An object of which a listing told, or did not any more.
@@ -75,13 +97,13 @@ pub(super) fn found_after(writer: &Writer, id: &ObjectId, now: i64) -> Sequence 
 }
 
 impl Index {
-    fn begin_listing(&self) {
-        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Some(Touched::Some(HashSet::new()));
+    fn touched(&self) -> MutexGuard<'_, Option<Touched>> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that events told of objects.
     pub(super) fn touch<'a>(&self, ids: impl Iterator<Item = &'a ObjectId>) {
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut touched = self.touched();
         let Some(Touched::Some(hashes)) = touched.as_mut() else { return };
         hashes.extend(ids.map(key_index::hash));
         if hashes.len() > TOUCHED_AT_MOST {
@@ -90,7 +112,7 @@ impl Index {
     }
 
     fn is_touched(&self, id: &ObjectId) -> bool {
-        match &*self.touched.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.touched() {
             Some(Touched::Some(hashes)) => hashes.contains(&key_index::hash(id)),
             Some(Touched::All) => true,
             None => false,
@@ -105,10 +127,32 @@ impl Index {
     ///
     /// # Errors
     /// Those that the next attempt may not have: the store cannot be reached, or asks for patience.
-    pub(super) async fn look(&self, bucket: &Bucket, ids: Vec<ObjectId>, which: Which, fetch: Fetch) -> Result<Answers> {
-        let asked = stream::iter(ids).map(|id| async move { (look_at(bucket, &id, which, fetch).await, id) });
-        let mut asked = asked.buffer_unordered(LOOKED_AT_ONCE);
+    pub(super) async fn look(&self, bucket: &Bucket, mut ids: Vec<ObjectId>, which: Which, fetch: Fetch) -> Result<Answers> {
         let mut answers = Answers::default();
+        loop {
+            let asked = ids.len();
+            let Some(error) = self.look_once(bucket, &mut ids, (which, fetch), &mut answers).await else { return Ok(answers) };
+            // A store that asks for patience answers some: these are not asked for again.
+            if ids.len() == asked {
+                return Err(error);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks for objects until one has no answer now, and says why. Those without an answer are left.
+    async fn look_once(
+        &self,
+        bucket: &Bucket,
+        ids: &mut Vec<ObjectId>,
+        (which, fetch): (Which, Fetch),
+        answers: &mut Answers,
+    ) -> Option<Error> {
+        let has_failed = AtomicBool::new(false);
+        let (mut failure, mut left) = (None, std::mem::take(ids).into_iter());
+        let next = std::iter::from_fn(|| if has_failed.load(Ordering::Relaxed) { None } else { left.next() });
+        let asked = stream::iter(next).map(|id| async move { (look_at(bucket, &id, which, fetch).await, id) });
+        let mut asked = asked.buffer_unordered(LOOKED_AT_ONCE);
         while let Some((answer, id)) = asked.next().await {
             match answer {
                 Ok(looked) => {
@@ -127,28 +171,52 @@ impl Index {
                     }
                     answers.refused.push((id, error));
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    has_failed.store(true, Ordering::Relaxed);
+                    failure = Some(error);
+                    ids.push(id);
+                }
             }
         }
-        Ok(answers)
+        drop(asked);
+        ids.extend(left);
+        failure
     }
 
     /// Lists the bucket, and records what makes the inventory true again.
     pub(super) async fn look_at_bucket(&self, lake: &Lakehouse, bucket: &Bucket) -> Result<Looked> {
         let _one = self.listing.lock().await;
-        self.begin_listing();
+        let _touched = TouchedSince::now(self);
         let listing = self.counters.listing();
         let mut looked = Looked::default();
         let mut seen = HashSet::new();
         bucket.forget_notes();
+        let fetch = self.options.fetch()?;
+        let is_asked = fetch.metadata || fetch.tags || self.is_complete(lake).await?;
+        let at_once = if is_asked { 1 } else { RECORDED_AT_ONCE };
         let mut parts = bucket.list().await?;
-        while let Some(part) = parts.next().await {
-            let part = part?;
-            listing.add(part.len());
-            seen.extend(part.iter().map(|(id, _)| key_index::hash(id)));
-            let found = part.into_iter().map(|(id, change)| (id.clone(), Some((id, change)))).collect();
-            looked.add(self.record_listed(lake, bucket, found).await?);
+        let (mut found, mut ended) = (Vec::new(), None);
+        while ended.is_none() {
+            let next = tokio::select! {
+                next = parts.next() => Some(next),
+                () = tokio::time::sleep(RECORDED_AFTER), if !found.is_empty() => None,
+            };
+            let is_late = next.is_none();
+            match next {
+                None => {}
+                Some(Some(Ok(part))) => {
+                    listing.add(part.len());
+                    seen.extend(part.iter().map(|(id, _)| key_index::hash(id)));
+                    found.extend(part.into_iter().map(|(id, change)| (id.clone(), Some((id, change)))));
+                }
+                Some(Some(Err(error))) => ended = Some(Err(error)),
+                Some(None) => ended = Some(Ok(())),
+            }
+            if found.len() >= at_once || (is_late || ended.is_some()) && !found.is_empty() {
+                looked.add(self.record_listed(lake, bucket, std::mem::take(&mut found)).await?);
+            }
         }
+        ended.unwrap_or(Ok(()))?;
         let gone = {
             let mut guard = self.writer.lock().await;
             let writer = self.take_writer(lake, &mut guard).await?;
@@ -159,7 +227,7 @@ impl Index {
         for gone in gone.chunks(ASKED_FOR) {
             looked.add(self.record_listed(lake, bucket, gone.iter().map(|id| (id.clone(), None)).collect()).await?);
         }
-        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.set_listing_error(None);
         Ok(looked)
     }
 

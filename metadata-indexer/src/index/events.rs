@@ -15,8 +15,8 @@ use crate::event::{Dead, EventHook, EventKind, News, ObjectEvent, Parsed};
 use crate::record::{Change, ObjectId, ObjectState, Record, Sequence};
 use crate::source::Source;
 
-/// Bytes that a key has at most, in any store.
-const LONGEST_KEY: usize = 1024;
+/// Bytes that a key has at most, in any store: Azure counts 1,024 characters.
+const LONGEST_KEY: usize = 4096;
 
 /// What a message, or many, are for this index.
 #[derive(Debug, Default)]
@@ -42,6 +42,7 @@ fn sorted(bucket: &Bucket, kinds: Option<&[EventKind]>, parts: Vec<Parsed>, now:
     sorted.changes.reserve(parts.len());
     for part in parts {
         match part {
+            Parsed::Event(event) if event.bucket != bucket.name() && event.is_of_any => sorted.counts.ignored += 1,
             Parsed::Event(event) if event.bucket != bucket.name() => {
                 let reason = format!("the event is about the bucket `{}`, and the index about `{}`", event.bucket, bucket.name());
                 sorted.dead.push(Dead::new(reason, event.id.key.as_bytes()));

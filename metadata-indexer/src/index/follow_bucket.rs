@@ -7,7 +7,7 @@ use tarndb_core::{Error, ErrorKind, Lakehouse, Result, WeakLakehouse};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{COLLECTED_FOR, FIRST_PAUSE, Following, Index, IndexState};
+use super::{COLLECTED_FOR, FIRST_PAUSE, Index, IndexState};
 use crate::feed::{self, Delivery, EventSource, Events, Inbox, Stop, stopped};
 use crate::options::Feed;
 
@@ -20,13 +20,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 impl Index {
     /// What events tell from now on is taken, and what was there before is listed: but where a queue kept what happened since the index
     /// was complete.
-    pub(super) async fn start_bucket(self: &Arc<Self>, lake: &Lakehouse) -> Result<Following> {
-        let feed = feed::open(&self.options, &self.own.sources).await?;
-        self.hook()?;
-        let is_kept = matches!(self.options.events()?, Some(Feed::Queue { .. }));
-        let (stop, stopping) = watch::channel(false);
+    ///
+    /// # Errors
+    /// Why it could not be started, and what follows already, which is to be stopped.
+    pub(super) async fn start_bucket(
+        self: &Arc<Self>,
+        lake: &Lakehouse,
+        stopping: watch::Receiver<bool>,
+    ) -> std::result::Result<JoinHandle<()>, (Error, Option<JoinHandle<()>>)> {
+        let opened = async {
+            let feed = feed::open(&self.options, &self.own.sources).await?;
+            self.hook()?;
+            Ok((feed, matches!(self.options.events()?, Some(Feed::Queue { .. }))))
+        };
+        let (feed, is_kept) = opened.await.map_err(|error| (error, None))?;
         let task = tokio::spawn(Arc::clone(self).follow_bucket(lake.downgrade(), feed, stopping));
-        let following = Following { tasks: vec![task], stop };
         let brought_up = async {
             if is_kept && self.is_complete(lake).await? {
                 // What is in the journal only may be all that ever comes.
@@ -36,15 +44,11 @@ impl Index {
         };
         match brought_up.await {
             // Who follows may have ended meanwhile, and said why.
-            Ok(()) if following.tasks.iter().any(JoinHandle::is_finished) => {}
+            Ok(()) if task.is_finished() => {}
             Ok(()) => self.set_state(IndexState::Active, None),
-            Err(error) => {
-                self.end(following).await;
-                self.set_state(IndexState::Failed, Some(&error));
-                return Err(error);
-            }
+            Err(error) => return Err((error, Some(task))),
         }
-        Ok(following)
+        Ok(task)
     }
 
     async fn follow_bucket(
@@ -75,7 +79,9 @@ impl Index {
         };
         // The source of events ends when it is told to stop, and then the messages do.
         let messages = self.take_messages(&lake, inbox, ended);
-        match tokio::try_join!(source, messages, self.list_now_and_then(&lake, &mut stop)) {
+        let all = async { tokio::try_join!(source, messages, self.list_now_and_then(&lake, &mut stop)) };
+        let ended = AssertUnwindSafe(all).catch_unwind().await;
+        match ended.unwrap_or_else(|_| Err(Error::internal("following panicked: start the index again"))) {
             Ok(_) => self.set_state(IndexState::Stopped, None),
             Err(error) => {
                 tracing::info!(index = self.name, error = error.report(), "a metadata index ends");
@@ -167,13 +173,12 @@ impl Index {
                 () = stopped(stop) => return Ok(()),
                 listed = list => listed,
             };
-            match listed {
-                Ok(()) => self.set_state(IndexState::Active, None),
-                Err(error) if self.is_end(lake, &error).await => return Err(error),
-                Err(error) => {
-                    tracing::warn!(index = self.name, error = error.report(), "a bucket cannot be listed now");
-                    self.set_state(IndexState::Failed, Some(&error));
+            if let Err(error) = listed {
+                if self.is_end(lake, &error).await {
+                    return Err(error);
                 }
+                tracing::warn!(index = self.name, error = error.report(), "a bucket cannot be listed now");
+                self.set_listing_error(Some(&error));
             }
         }
     }

@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tarndb_core::{Error, Lakehouse, Result, WeakLakehouse};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::observe::Looked;
-use super::{COLLECTED_FOR, EventCounts, FIRST_PAUSE, Following, Index, IndexState};
+use super::{COLLECTED_FOR, EventCounts, FIRST_PAUSE, Index, IndexState};
 use crate::feed::stopped;
 use crate::folder::Folder;
 use crate::folder::watch::Watch;
@@ -25,17 +26,22 @@ async fn watch(folder: &Folder) -> Result<Watch> {
 }
 
 impl Index {
-    pub(super) async fn start_folder(self: &Arc<Self>, lake: &Lakehouse, folder: &Folder) -> Result<Following> {
+    /// As [`Index::start_bucket`], of a folder.
+    pub(super) async fn start_folder(
+        self: &Arc<Self>,
+        lake: &Lakehouse,
+        folder: &Folder,
+        stopping: tokio::sync::watch::Receiver<bool>,
+    ) -> std::result::Result<JoinHandle<()>, (Error, Option<JoinHandle<()>>)> {
         // Before the listing, so that nothing happens between them.
         let watch = watch(folder).await;
-        let unreadable = self.bring_up(lake).await?.unreadable;
+        let unreadable = self.bring_up(lake).await.map_err(|error| (error, None))?.unreadable;
         match &watch {
             Ok(_) => self.set_state(IndexState::Active, unreadable.as_ref()),
             Err(error) => self.set_state(IndexState::Failed, Some(error)),
         }
-        let (stop, stopping) = tokio::sync::watch::channel(false);
         let follow = Arc::clone(self).follow_folder(folder.clone(), lake.downgrade(), watch.ok(), stopping);
-        Ok(Following { tasks: vec![tokio::spawn(follow)], stop })
+        Ok(tokio::spawn(follow))
     }
 
     /// Without a watch, the source is listed now and then, until it can be watched.

@@ -12,6 +12,7 @@ mod annotate;
 mod backlog;
 mod bucket;
 mod conditions;
+mod due;
 mod events;
 mod follow_bucket;
 mod follow_folder;
@@ -20,6 +21,7 @@ mod new_file;
 mod observe;
 mod shard;
 mod status;
+mod tiers;
 mod upkeep;
 mod writer;
 
@@ -41,10 +43,10 @@ use crate::source::Source;
 use crate::tables::{self, TableNames};
 use backlog::Backlog;
 use bucket::Touched;
+use due::Due;
 use observe::Looked;
 use shard::KeyHash;
 use status::Counters;
-use upkeep::Due;
 use writer::Writer;
 
 /// How long what is touched, or told, is collected before it is committed: a commit costs some milliseconds, however much is in it.
@@ -94,6 +96,8 @@ pub(crate) struct Index {
     state: Mutex<(IndexState, Option<String>)>,
     /// What is wrong with the source of events.
     feed_error: Arc<Mutex<Option<String>>>,
+    /// Why the source could not be listed when it was time to, if it was not listed since.
+    listing_error: Mutex<Option<String>>,
     following: AsyncMutex<Option<Following>>,
 }
 
@@ -155,6 +159,7 @@ impl Index {
             counters: Counters::default(),
             state: Mutex::default(),
             feed_error: Arc::default(),
+            listing_error: Mutex::default(),
             following: AsyncMutex::default(),
         })
     }
@@ -224,21 +229,32 @@ impl Index {
         if let Some(ended) = following.take() {
             self.end(ended).await;
         }
-        // What is listed first is not kept waiting by upkeep.
-        self.due.will_be_awaited(true);
+        // What is listed first may be very much, and is kept up, too.
+        let (stop, stopping) = watch::channel(false);
+        let awaited = due::Awaited::new(&self.due);
+        let keep_up = tokio::spawn(Arc::clone(self).keep_up_as_it_comes(lake.downgrade(), stopping.clone(), awaited));
         let started = match &self.source {
-            Source::Folder(folder) => self.start_folder(lake, folder).await,
-            Source::Bucket(_) => self.start_bucket(lake).await,
+            Source::Folder(folder) => self.start_folder(lake, folder, stopping.clone()).await,
+            Source::Bucket(_) => self.start_bucket(lake, stopping.clone()).await,
         };
-        let mut started = started.inspect_err(|_| self.due.will_be_awaited(false))?;
-        let keep_up = Arc::clone(self).keep_up_as_it_comes(lake.downgrade(), started.stop.subscribe());
-        started.tasks.push(tokio::spawn(keep_up));
+        let mut tasks = match started {
+            Ok(follow) => vec![follow, keep_up],
+            Err((error, begun)) => {
+                self.end(Following { tasks: begun.into_iter().chain([keep_up]).collect(), stop }).await;
+                self.set_state(IndexState::Failed, Some(&error));
+                return Err(error);
+            }
+        };
         if self.annotates() {
-            let annotate = Arc::clone(self).annotate_as_it_comes(lake.downgrade(), started.stop.subscribe());
-            started.tasks.push(tokio::spawn(annotate));
+            let annotate = Arc::clone(self).annotate_as_it_comes(lake.downgrade(), stopping);
+            tasks.push(tokio::spawn(annotate));
         }
-        *following = Some(started);
+        *following = Some(Following { tasks, stop });
         Ok(())
+    }
+
+    fn set_listing_error(&self, error: Option<&Error>) {
+        *self.listing_error.lock().unwrap_or_else(PoisonError::into_inner) = error.map(Error::report);
     }
 
     /// Whether an error came because there is no index any more, or no lake: it was dropped, or closed. Files that others expired are
@@ -317,6 +333,8 @@ impl Index {
             false => None,
         };
         let (state, error) = self.state().clone();
+        let listing_error = self.listing_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = if state == IndexState::Active && listing_error.is_some() { IndexState::Failed } else { state };
         let feed_error = || self.feed_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let annotation_error = || self.annotation_errors().told();
         let denied = || if let Source::Bucket(bucket) = &self.source { bucket.denied() } else { None };
@@ -330,7 +348,7 @@ impl Index {
             listed: self.counters.objects_listed(),
             events: self.counters.counts(),
             lag_ms: self.counters.lag_ms(),
-            last_error: error.or_else(feed_error).or_else(denied).or_else(annotation_error),
+            last_error: error.or(listing_error).or_else(feed_error).or_else(denied).or_else(annotation_error),
         })
     }
 }

@@ -1,9 +1,11 @@
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tarndb_core::Error;
 
+use super::shard::KeyHash;
 use crate::record::Change;
 
 /// What an index is doing in this process.
@@ -141,9 +143,21 @@ pub(super) struct AnnotationErrors {
     pub(super) failing: Option<String>,
     /// Why a content is not ours to read.
     pub(super) refused: Option<String>,
+    /// Those contents, which are not asked for again with each listing: there may be as many as are archived.
+    pub(super) not_ours: HashSet<KeyHash>,
 }
 
+/// Contents that are remembered at most because they are not ours to read.
+const NOT_OURS_AT_MOST: usize = 1_000_000;
+
 impl AnnotationErrors {
+    /// Remembers that a content is not ours to read.
+    pub(super) fn add_not_ours(&mut self, content: KeyHash) {
+        if self.not_ours.len() < NOT_OURS_AT_MOST {
+            self.not_ours.insert(content);
+        }
+    }
+
     pub(super) fn told(&self) -> Option<String> {
         self.failing.clone().or_else(|| self.refused.clone())
     }

@@ -8,10 +8,12 @@ use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, Table};
 
 use super::backlog::Backlog;
 use super::conditions::{is_one_of, timestamp};
+use super::due::Due;
 use super::key_index::{self, KeyIndex, Known};
 use super::new_file::NewFile;
 use super::shard::KeyHash;
-use super::upkeep::{self, Due};
+use super::upkeep;
+
 use crate::event::Dead;
 use crate::folder::is_below;
 use crate::record::{
@@ -34,7 +36,8 @@ const LAST: &str = "tarndb.metadata-index.last-sequence-number";
 /// Property of the inventory: every object that was there when the index was created is in it.
 const COMPLETE: &str = "tarndb.metadata-index.complete";
 
-/// Folders that are looked for by a condition each.
+/// Folders that are looked for by a condition each, so many at once.
+const MAX_FOLDERS: usize = 512;
 const MAX_CONDITIONS: usize = 16;
 
 /// Keys that are looked for at once.
@@ -255,7 +258,11 @@ impl Writer {
         match (records.is_empty(), self.is_complete()) {
             (true, _) => Ok(()),
             (false, true) => self.commit(lake, &records.iter().collect::<Vec<_>>()).await,
-            (false, false) => self.apply(lake, &records.iter().collect::<Vec<_>>(), HashMap::new()).await,
+            (false, false) => {
+                self.apply(lake, &records.iter().collect::<Vec<_>>(), HashMap::new()).await?;
+                self.due.add_listed();
+                Ok(())
+            }
         }
     }
 
@@ -453,16 +460,17 @@ impl Writer {
 
     /// The objects of the inventory that lie below one of the folders with these keys.
     pub(super) async fn objects_below(&self, lake: &Lakehouse, folders: &HashSet<String>) -> Result<Vec<ObjectId>> {
-        let condition = match folders.len() {
-            0 => return Ok(Vec::new()),
-            // Few are found by the bounds of files, row groups and pages; what would have to be quoted, without.
-            1..=MAX_CONDITIONS if folders.iter().all(|folder| !folder.contains(['\'', '\\'])) => {
-                let conditions: Vec<String> = folders.iter().map(|folder| format!("starts_with(key, '{folder}/')")).collect();
-                Some(conditions.join(" OR "))
-            }
-            _ => None,
-        };
-        self.objects_where(lake, condition.as_deref(), |id| is_below(&id.key, folders)).await
+        let is_wanted = |id: &ObjectId| is_below(&id.key, folders);
+        // Few are found by the bounds of files, row groups and pages; what would have to be quoted, without.
+        if folders.len() > MAX_FOLDERS || folders.iter().any(|folder| folder.contains(['\'', '\\'])) {
+            return self.objects_where(lake, None, is_wanted).await;
+        }
+        let conditions: Vec<String> = folders.iter().map(|folder| format!("starts_with(key, '{folder}/')")).collect();
+        let mut found = HashSet::new();
+        for some in conditions.chunks(MAX_CONDITIONS) {
+            found.extend(self.objects_where(lake, Some(&some.join(" OR ")), is_wanted).await?);
+        }
+        Ok(found.into_iter().collect())
     }
 
     async fn objects_where(

@@ -299,6 +299,43 @@ async fn objects_that_cannot_be_read_for_long() {
     lake.close().await;
 }
 
+/// Archived contents are asked for once, not with each listing, and again when somebody asks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_that_are_not_ours_to_read() {
+    let server = S3Server::start(false).await;
+    for key in ["archived", "sound"] {
+        server.objects().put(key, Version { size: 1, e_tag: "1".to_string(), ..Version::default() });
+    }
+    server.objects().archived.insert("archived".to_string());
+    let lake = Lakehouse::builder("memory://").with_extension(Arc::new(MetadataIndexer::default())).build().await.unwrap();
+    let options = [("endpoint", server.endpoint()), ("region", "x".into()), ("fetch", "none".into()), ("extract", "text".into())];
+    let often = [("reconcile_every", "1 second".to_string())];
+    let options =
+        options.iter().chain(&often).try_fold(IndexOptions::default(), |options, (name, value)| options.with(name, value));
+    let index = lake.create_metadata_index_with("docs", "s3://photos", &options.unwrap()).await.unwrap();
+    let error = async || index.status().await.unwrap().last_error.unwrap_or_default();
+    becomes(&lake, "SELECT key FROM docs.annotations", &["sound"]).await;
+    while !error().await.contains("archived") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let asked = || server.objects().asked.get("archived").copied();
+    let before = asked();
+    assert!(before >= Some(1));
+    // By three listings of the schedule.
+    for turn in 0..3 {
+        let key = format!("new-{turn}");
+        server.objects().put(&key, Version { size: 1, e_tag: "1".to_string(), ..Version::default() });
+        becomes(&lake, &format!("SELECT key FROM docs.annotations WHERE key = '{key}'"), &[&key]).await;
+    }
+    assert_eq!(asked(), before);
+    assert!(error().await.contains("archived"), "it stays told");
+    server.objects().archived.clear();
+    index.reconcile().await.unwrap();
+    becomes(&lake, "SELECT key FROM docs.annotations WHERE key = 'archived'", &["archived"]).await;
+    assert_eq!(error().await, "");
+    lake.close().await;
+}
+
 /// Whichever request of the bucket or of the lake fails: the others are annotated, and then what failed is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_at_any_request_is_made_up_for() {

@@ -292,7 +292,7 @@ async fn objects_that_cannot_be_looked_at() {
     assert_eq!(lines(&rows(&lake, keys).await), ["a", "folder/", "x//y"]);
     assert_eq!(index.reconcile().await.unwrap(), Synced::default(), "what cannot be looked at is not taken for gone");
     // What no time is stops nothing.
-    let long = message(&[created("photos", &"k".repeat(1025), 9, 1)]);
+    let long = message(&[created("photos", &"k".repeat(4097), 9, 1)]);
     assert_eq!(index.push(&long).await.unwrap().dead, 1);
     let odd = message(&[created("photos", "b", 9, 1), created("photos", "c", 9, 1)]);
     let time = odd.split("\"eventTime\":\"").nth(1).unwrap().split('"').next().unwrap();
@@ -345,6 +345,51 @@ async fn an_object_that_cannot_be_read_for_ever() {
 }
 
 /// Of a hundred objects, until there are more permits for parts of a listing.
+/// Of objects for which a store asks for patience, the others do not wait, and none is asked for again that answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_asks_for_patience_gets_it() {
+    const OBJECTS: usize = 200;
+    let server = S3Server::start(false).await;
+    let key = |number: usize| format!("{number:03}");
+    for number in 0..OBJECTS {
+        server.objects().put(&key(number), Version { size: number, e_tag: "1".to_string(), ..Version::default() });
+    }
+    let lake = builder("memory://").build().await.unwrap();
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x")]);
+    // More often than the client asks.
+    server.objects().busy = (0..OBJECTS).step_by(50).map(|number| (key(number), 4)).collect();
+    let index = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
+    assert_eq!(index.status().await.unwrap().objects, OBJECTS as u64);
+    let asked = server.objects().asked.clone();
+    let often = |number: usize| if number.is_multiple_of(50) { 6 } else { 2 };
+    let unlike = (0..OBJECTS).filter(|number| asked.get(&key(*number)) != Some(&often(*number))).count();
+    assert_eq!(unlike, 0, "for it and for its tags, and where patience was asked for, four times more: {asked:?}");
+    lake.close().await;
+}
+
+/// An object from before there were versions has tags of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_have_their_own_tags() {
+    let server = S3Server::start(true).await;
+    let put = |id: Option<&str>, team: &str| {
+        let tags = Pairs::from([("team".to_string(), team.to_string())]);
+        let version = Version { id: id.map(str::to_string), e_tag: team.to_string(), tags, size: 1, ..Version::default() };
+        server.objects().put("a", version);
+    };
+    put(None, "blue");
+    put(Some("v1"), "red");
+    let lake = builder("memory://").build().await.unwrap();
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x")]);
+    let index = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
+    let shown = "SELECT version_id, object_tags['team'] FROM i.inventory ORDER BY version_id NULLS FIRST";
+    assert_eq!(lines(&rows(&lake, shown).await), ["NULL|blue", "v1|red"]);
+    server.objects().put("a", Version { id: Some("v2".to_string()), is_marker: true, ..Version::default() });
+    index.reconcile().await.unwrap();
+    assert_eq!(lines(&rows(&lake, shown).await), ["NULL|blue", "v1|red", "v2|NULL"]);
+    assert_eq!(index.status().await.unwrap().last_error, None);
+    lake.close().await;
+}
+
 async fn bucket_that_shows_80() -> S3Server {
     let server = S3Server::start(false).await;
     for key in 0..100 {
@@ -496,12 +541,67 @@ async fn a_creation_that_fails_drops_what_it_made_and_nothing_else() {
 
 /// A clock that is behind.
 #[derive(Debug)]
-struct Behind(i64);
+pub(crate) struct Behind(pub(crate) i64);
 
 impl Clock for Behind {
     fn now_ms(&self) -> i64 {
         chrono::Utc::now().timestamp_millis() - self.0
     }
+}
+
+/// What files tell of tags, metadata and classes, so that others are not read: of events, and after they were put together.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_found_by_their_tags() {
+    const OBJECTS: u32 = 72_000;
+    let lake = lake_with(&Arc::new(InMemory::new())).await;
+    let index = lake.create_metadata_index_with("i", "gs://photos", &options(&[("fetch", "none")])).await.unwrap();
+    index.stop().await;
+    let tagged = |number: u32| {
+        let review = if number % 5_000 == 7 { "wanted" } else { "done" };
+        let tags = format!(r#","tags":[{{"key":"review","val":"{review}"}},{{"key":"team","val":"t{}"}}]}}}}}}"#, number % 90);
+        let event = created("photos", &format!("{:05}", number * 7919 % OBJECTS), number + 1, number);
+        event.strip_suffix("}}}").unwrap().to_string() + &tags
+    };
+    let numbers: Vec<u32> = (0..OBJECTS).collect();
+    let wanted = numbers.iter().filter(|number| *number % 5_000 == 7);
+    let mut wanted: Vec<String> = wanted.map(|number| format!("{:05}", number * 7919 % OBJECTS)).collect();
+    wanted.sort();
+    let found = async || {
+        let sql = "SELECT key FROM i.inventory WHERE object_tags['review'] = 'wanted' ORDER BY key";
+        assert_eq!(lines(&rows(&lake, sql).await), wanted);
+        let sql = "SELECT count(*) FROM i.inventory WHERE object_tags['review'] = 'wanted' AND object_tags['team'] = 't7'";
+        assert_eq!(lines(&rows(&lake, sql).await), ["2"], "7 and 45,007");
+        let mut pruned = Vec::new();
+        for condition in ["object_tags['review'] = 'wanted'", "object_tags['team'] = 'none'"] {
+            let plan = format!("EXPLAIN ANALYZE SELECT key, size FROM i.inventory WHERE {condition}");
+            let plan = lines(&rows(&lake, &plan).await).join("\n");
+            let number = plan.split("iceberg_rows_pruned_by_value=").nth(1).unwrap_or_else(|| panic!("{plan}"));
+            let number = number.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap().parse::<f64>().unwrap();
+            pruned.push(number > 0.0);
+        }
+        assert_eq!(pruned, [true; 2]);
+    };
+    let files = async || lines(&rows(&lake, "SELECT count(*) FROM i.\"inventory$files\" WHERE content = 0").await)[0].clone();
+    for (number, some) in numbers.chunks(OBJECTS as usize / 15).enumerate() {
+        let events: Vec<String> = some.iter().map(|number| tagged(*number)).collect();
+        index.push(&message(&events)).await.unwrap();
+        // The upkeep of sixteen batches.
+        if number == 14 {
+            found().await;
+        }
+    }
+    while files().await != "4" {
+        index.push(&message(&[tagged(0).replace("sequencer\":\"0", "sequencer\":\"1")])).await.unwrap();
+    }
+    found().await;
+    // In files that upkeep wrote, rows are in the order of their keys, and there are deletes by position only.
+    let sql = "SELECT key, _file FROM i.inventory ORDER BY _file, _pos";
+    let keys = lines(&rows(&lake, sql).await);
+    let keys: Vec<(&str, &str)> = keys.iter().map(|line| line.split_once('|').unwrap()).collect();
+    assert!(keys.windows(2).all(|pair| pair[0].1 != pair[1].1 || pair[0].0 < pair[1].0));
+    let equality = "SELECT count(*) FROM i.\"inventory$files\" WHERE content = 2";
+    assert_eq!(lines(&rows(&lake, equality).await), ["0"]);
+    lake.close().await;
 }
 
 /// The journal and the dead letters forget what the index says, and the inventory does not.

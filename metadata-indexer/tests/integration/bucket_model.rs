@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path as FsPath;
 
-use arrow::array::{Array, AsArray, MapArray};
+use arrow::array::{Array, AsArray, MapArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tarndb_core::Lakehouse;
-use tarndb_metadata_indexer::MetadataIndexes;
+use tarndb_metadata_indexer::{MetadataIndexes, Synced};
 use tarndb_testkit::{Fault, FaultPlan, invariants};
 
 use crate::s3_server::{Pairs, S3Server, Version};
@@ -242,10 +242,13 @@ fn pairs(maps: &MapArray, row: usize) -> Pairs {
     (0..entries.len()).map(|entry| (names.value(entry).to_string(), values.value(entry).to_string())).collect()
 }
 
-async fn inventory(lake: &Lakehouse, fetch: Fetch) -> BTreeMap<Id, State> {
-    let mut found = BTreeMap::new();
-    let sql = "SELECT key, version_id, is_delete_marker, size, e_tag, object_tags, user_metadata, storage_class FROM i.inventory";
-    for batch in rows(lake, sql).await {
+/// The columns of which [`states`] are made.
+const STATE: &str = "key, version_id, is_delete_marker, size, e_tag, object_tags, user_metadata, storage_class";
+
+/// What rows say of objects, in their order; `None` of those that are gone.
+fn states(batches: &[RecordBatch], fetch: Fetch) -> Vec<(Id, Option<State>)> {
+    let mut found = Vec::new();
+    for batch in batches {
         let text = |column: usize| batch.column(column).as_string::<i32>();
         let (keys, versions, e_tags, classes) = (text(0), text(1), text(4), text(7));
         let (markers, sizes) = (batch.column(2).as_boolean(), batch.column(3).as_primitive::<Int64Type>());
@@ -259,12 +262,31 @@ async fn inventory(lake: &Lakehouse, fetch: Fetch) -> BTreeMap<Id, State> {
                 metadata: fetch.metadata.then(|| pairs(metadata, row)),
                 class: fetch.metadata.then(|| classes.value(row).to_string()),
             };
-            let state = if markers.value(row) { State::Marker } else { content() };
-            let id = (keys.value(row).to_string(), version);
-            assert!(found.insert(id.clone(), state).is_none(), "{id:?} is there twice");
+            let state = markers.is_valid(row).then(|| if markers.value(row) { State::Marker } else { content() });
+            found.push(((keys.value(row).to_string(), version), state));
         }
     }
     found
+}
+
+async fn inventory(lake: &Lakehouse, fetch: Fetch) -> BTreeMap<Id, State> {
+    let mut found = BTreeMap::new();
+    for (id, state) in states(&rows(lake, &format!("SELECT {STATE} FROM i.inventory")).await, fetch) {
+        assert!(found.insert(id.clone(), state.unwrap()).is_none(), "{id:?} is there twice");
+    }
+    found
+}
+
+/// What there is after the changes of the journal, in the order of each object's sequence numbers: of what was there before them.
+async fn replayed(lake: &Lakehouse, mut objects: BTreeMap<Id, State>, fetch: Fetch) -> BTreeMap<Id, State> {
+    let changes = format!("SELECT {STATE} FROM i.journal ORDER BY key, version_id, sequence_number");
+    for (id, state) in states(&rows(lake, &changes).await, fetch) {
+        match state {
+            Some(state) => drop(objects.insert(id, state)),
+            None => drop(objects.remove(&id)),
+        }
+    }
+    objects
 }
 
 /// What the journal has of what was told, each row of which is there once, as are those of what was found by looking.
@@ -316,6 +338,7 @@ async fn history(seed: u64, kind: Kind) {
     let options = options(&[("fetch", fetched), ("max_size", &max_size), ("endpoint", &endpoint), ("region", "x")]);
     let index = lake.create_metadata_index_with("i", "s3://b", &options).await.unwrap();
     index.stop().await;
+    let before = inventory(&lake, fetch).await;
     // So that most of a thousand keys change more than once.
     let (most, at_once) = if bucket.keys == 250 { (400, 250) } else { (40, 25) };
     for _ in 0..bucket.random.random_range(3..15) {
@@ -382,8 +405,18 @@ async fn history(seed: u64, kind: Kind) {
         let told = journal(&lake, &format!("seed {seed}, {kind:?}")).await;
         assert_eq!(told, bucket.history, "seed {seed}, {kind:?}");
     }
-    drop(index.reconcile().await);
-    assert_eq!(index.reconcile().await.unwrap(), tarndb_metadata_indexer::Synced::default(), "seed {seed}");
+    let changes = async || index.status().await.unwrap().changes;
+    let before_it = changes().await;
+    // It may find out how the last fault ended.
+    if let Ok(Synced { created, overwritten, deleted }) = index.reconcile().await {
+        assert_eq!(changes().await - before_it, created + overwritten + deleted, "seed {seed}: what is in the journal of it");
+    }
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default(), "seed {seed}");
+    assert_eq!(
+        replayed(&lake, before, fetch).await,
+        inventory(&lake, fetch).await,
+        "seed {seed}, {kind:?}: what the journal makes"
+    );
     // A listing tells of no tags.
     let listed = Fetch { tags: false, ..fetch };
     assert_eq!(inventory(&lake, listed).await, bucket.live(listed), "seed {seed} after a listing");

@@ -177,16 +177,20 @@ async fn closing_a_lake_commits_what_is_under_way() {
     let location = scratch.path().join("lake");
     let open = || async { builder(location.to_str().unwrap()).build().await.unwrap() };
     open().await.create_metadata_index("docs", docs.to_str().unwrap()).await.unwrap().stop().await;
-    for attempt in 0.. {
-        assert!(attempt < 100, "nothing was ever committed by closing");
+    for attempt in 0..10 {
         let lake = open().await;
-        lake.metadata_index("docs").await.unwrap().start().await.unwrap();
+        let index = lake.metadata_index("docs").await.unwrap();
+        index.start().await.unwrap();
         fs::write(docs.join(format!("{attempt}")), "1").unwrap();
+        // It waits, or is there by now.
+        let start = Instant::now();
+        while index.status().await.unwrap().lag_ms.is_none() {
+            assert!(start.elapsed() < Duration::from_secs(60), "nobody heard of it");
+            tokio::task::yield_now().await;
+        }
         lake.close().await;
         assert!(lake.sql("SELECT 1").await.is_err());
-        if inventory(&open().await).await == listing(&docs) {
-            break;
-        }
+        assert_eq!(inventory(&open().await).await, listing(&docs));
     }
 }
 

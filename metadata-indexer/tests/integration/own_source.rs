@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use object_store::memory::InMemory;
 use tarndb_core::{ErrorKind, Lakehouse};
 use tarndb_metadata_indexer::{
@@ -69,6 +70,19 @@ impl EventHook for Tenants {
     }
 }
 
+/// Hands a number of messages on at once.
+#[derive(Debug)]
+struct Many(u32);
+
+#[async_trait]
+impl EventSource for Many {
+    async fn run(&self, events: Events, mut stop: Stop) {
+        let messages: Vec<String> = (0..self.0).map(|number| message(&format!("{number}"), number + 1)).collect();
+        join_all(messages.iter().map(|message| events.commit(message.as_bytes()))).await;
+        stop.told().await;
+    }
+}
+
 fn message(key: &str, sequence: u32) -> String {
     let time = chrono::Utc::now().to_rfc3339();
     format!(
@@ -92,6 +106,24 @@ async fn until_stopped(index: &MetadataIndex) {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_come_together_are_committed_together() {
+    const MESSAGES: u32 = 400;
+    let indexer = MetadataIndexer::default().with_object_store("gs://all", Arc::new(InMemory::new()));
+    let lake = Lakehouse::builder("memory://").with_extension(Arc::new(indexer)).build().await.unwrap();
+    lake.register_event_source("many", Arc::new(Many(MESSAGES))).unwrap();
+    let create = "CREATE METADATA INDEX i ON 'gs://all' WITH (events = 'own://many', fetch = 'none', reconcile_every = 'never')";
+    rows(&lake, create).await;
+    let index = lake.metadata_index("i").await.unwrap();
+    index.stop().await;
+    assert_eq!(index.status().await.unwrap().events.applied, u64::from(MESSAGES));
+    for table in ["journal", "inventory"] {
+        let counts = format!("SELECT count(*), (SELECT count(*) < 20 FROM i.\"{table}$snapshots\") FROM i.{table}");
+        assert_eq!(lines(&rows(&lake, &counts).await), [format!("{MESSAGES}|true")], "{table}");
+    }
+    lake.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

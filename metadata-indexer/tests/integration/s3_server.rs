@@ -55,6 +55,12 @@ pub(crate) struct Objects {
     pub(crate) versions: BTreeMap<String, Vec<Version>>,
     /// Keys of objects of which nothing is said but in listings. Those of others have `x` for content.
     pub(crate) broken: BTreeSet<String>,
+    /// Keys of objects that nobody may read.
+    pub(crate) archived: BTreeSet<String>,
+    /// How often it asks for patience when it is asked for an object.
+    pub(crate) busy: BTreeMap<String, usize>,
+    /// How often it was asked for an object.
+    pub(crate) asked: BTreeMap<String, usize>,
     /// It cannot be listed.
     pub(crate) fails: bool,
 }
@@ -130,7 +136,7 @@ impl Objects {
     pub(crate) fn version(&self, key: &str, id: Option<&str>) -> Option<&Version> {
         let versions = self.versions.get(key)?;
         match id {
-            Some(id) => versions.iter().find(|version| version.id.as_deref() == Some(id)),
+            Some(id) => versions.iter().find(|version| version.id.as_deref().unwrap_or("null") == id),
             None => versions.last(),
         }
     }
@@ -219,7 +225,7 @@ async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semapho
     if key.is_empty() && !query.contains_key("versioning") {
         parts.acquire().await.unwrap().forget();
     }
-    let objects = objects.lock().unwrap();
+    let mut objects = objects.lock().unwrap();
     if key.is_empty() {
         if objects.fails {
             return status(StatusCode::INTERNAL_SERVER_ERROR);
@@ -232,6 +238,11 @@ async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semapho
             _ => xml(objects.list(&query)),
         };
     }
+    *objects.asked.entry(key.clone()).or_default() += 1;
+    if let Some(times) = objects.busy.get_mut(&key).filter(|times| **times > 0) {
+        *times -= 1;
+        return status(StatusCode::SERVICE_UNAVAILABLE);
+    }
     if objects.broken.contains(&key) {
         return status(StatusCode::INTERNAL_SERVER_ERROR);
     }
@@ -239,6 +250,10 @@ async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semapho
         return objects.tags(&key, id).map_or_else(|| status(StatusCode::NOT_FOUND), xml);
     }
     let is_read = request.method() == Method::GET;
+    if is_read && objects.archived.contains(&key) {
+        let refused = Body::from("<Error><Code>InvalidObjectState</Code><Message>It is archived.</Message></Error>");
+        return Response::builder().status(StatusCode::FORBIDDEN).body(refused).unwrap();
+    }
     assert!(is_read || request.method() == Method::HEAD, "nobody asks for {}", request.uri());
     let (mut response, mut body) = (Response::builder(), Body::empty());
     let response = match objects.version(&key, id) {
@@ -264,7 +279,8 @@ async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semapho
             let response = response.header("etag", format!("\"{}\"", version.e_tag));
             let other_class = (version.class != "STANDARD").then_some(version.class);
             let response = other_class.iter().fold(response, |response, class| response.header("x-amz-storage-class", *class));
-            let response = version.id.iter().fold(response, |response, id| response.header("x-amz-version-id", id));
+            let id = version.id.as_deref().or(objects.versioned.then_some("null"));
+            let response = id.iter().fold(response, |response, id| response.header("x-amz-version-id", *id));
             let metadata = version.metadata.iter();
             metadata.fold(response, |response, (name, value)| response.header(format!("x-amz-meta-{name}"), value))
         }

@@ -1,10 +1,14 @@
+use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use tarndb_core::ErrorKind;
 use tarndb_metadata_indexer::{IndexState, MetadataIndexes, Synced};
 use tarndb_testkit::naive::lines;
 
-use crate::{builder, inventory, journal, listing, rows};
+use crate::bucket::Behind;
+use crate::{assert_history, builder, inventory, journal, listing, rows};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_is_created_brought_up_and_dropped() {
@@ -53,6 +57,85 @@ async fn an_index_is_created_brought_up_and_dropped() {
     assert!(!lake.namespaces().await.unwrap().contains(&"docs".to_string()));
     rows(&lake, &create).await;
     assert_eq!(inventory(&lake).await, listing(&docs));
+    lake.close().await;
+}
+
+/// Those of S3 Metadata, in its order, and times that are the files'.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_have_the_columns_of_s3_metadata() {
+    let docs = tempfile::tempdir().unwrap();
+    let file = docs.path().join("a");
+    fs::write(&file, "12345").unwrap();
+    let lake = builder("memory://").build().await.unwrap();
+    let index = lake.create_metadata_index("docs", docs.path().to_str().unwrap()).await.unwrap();
+    index.stop().await;
+    let object = "is_delete_marker bool, size i64, last_modified_date time, e_tag text, storage_class text, is_multipart bool, \
+        encryption_status text, is_bucket_key_enabled bool, kms_key_arn text, checksum_algorithm text, object_tags map, \
+        user_metadata map";
+    let keys = "bucket text!, key text!, sequence_number text!";
+    let record = "record_type text!, record_timestamp time!";
+    let origin = "requester text, source_ip_address text, request_id text";
+    let journal = format!("{keys}, {record}, version_id text, {object}, {origin}");
+    for (table, columns) in [("journal", journal), ("inventory", format!("{keys}, version_id text, {object}"))] {
+        let all = lake.sql(&format!("SELECT * FROM docs.{table}")).await.unwrap().schema().clone();
+        let column = |field: &Arc<Field>| {
+            let kind = match field.data_type() {
+                DataType::Utf8 => "text",
+                DataType::Int64 => "i64",
+                DataType::Boolean => "bool",
+                DataType::Timestamp(TimeUnit::Microsecond, None) => "time",
+                DataType::Map(entries, _) => match entries.data_type() {
+                    DataType::Struct(pair) if pair.iter().all(|field| *field.data_type() == DataType::Utf8) => "map",
+                    other => panic!("{other}"),
+                },
+                other => panic!("{other}"),
+            };
+            format!("{} {kind}{}", field.name(), if field.is_nullable() { "" } else { "!" })
+        };
+        assert_eq!(all.fields().iter().map(column).collect::<Vec<_>>().join(", "), columns, "{table}");
+    }
+
+    let looked = chrono::Utc::now();
+    fs::write(&file, "123456").unwrap();
+    index.sync().await.unwrap();
+    let modified: chrono::DateTime<chrono::Utc> = fs::metadata(&file).unwrap().modified().unwrap().into();
+    let text = |time: chrono::DateTime<chrono::Utc>| time.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
+    let is_so = format!(
+        "SELECT last_modified_date = TIMESTAMP '{}', record_timestamp >= TIMESTAMP '{}' AND record_timestamp <= now(), size, \
+         is_delete_marker, e_tag LIKE '6-%' FROM docs.journal ORDER BY record_timestamp DESC",
+        text(modified),
+        text(looked - chrono::TimeDelta::milliseconds(1))
+    );
+    assert_eq!(lines(&rows(&lake, &is_so).await), ["true|true|6|false|true"]);
+    lake.close().await;
+}
+
+/// The order of a folder's changes is that in which they were seen, whatever clocks say.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_in_order_when_the_clock_goes_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let docs = scratch.path().join("docs");
+    fs::create_dir(&docs).unwrap();
+    let open = async |behind: i64| {
+        let location = scratch.path().join("lake");
+        builder(location.to_str().unwrap()).with_clock(Arc::new(Behind(behind))).build().await.unwrap()
+    };
+    let lake = open(0).await;
+    lake.create_metadata_index("docs", docs.to_str().unwrap()).await.unwrap().stop().await;
+    lake.close().await;
+    for (size, behind) in [(1, 0), (2, 60_000), (3, 3_600_000), (4, 0)] {
+        fs::write(docs.join("a"), "x".repeat(size)).unwrap();
+        fs::write(docs.join(format!("b{size}")), "x").unwrap();
+        let lake = open(behind).await;
+        lake.metadata_index("docs").await.unwrap().sync().await.unwrap();
+        lake.close().await;
+    }
+    let lake = open(0).await;
+    let (journal, now) = (journal(&lake).await, inventory(&lake).await);
+    assert_eq!(now, listing(&docs));
+    let sizes: Vec<_> = journal.iter().filter(|(key, ..)| key == "a").map(|(.., size)| *size).collect();
+    assert_eq!(sizes, [Some(1), Some(2), Some(3), Some(4)]);
+    assert_history(&BTreeMap::new(), &journal, &now);
     lake.close().await;
 }
 

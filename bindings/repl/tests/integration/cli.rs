@@ -52,6 +52,33 @@ fn errors_go_to_stderr_with_status_1_and_bad_usage_with_2() {
 }
 
 #[test]
+fn files_of_a_folder_are_indexed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lake, docs) = (folder.path().join("lake"), folder.path().join("docs"));
+    std::fs::create_dir_all(docs.join("img")).unwrap();
+    std::fs::write(docs.join("img/a.png"), "12345").unwrap();
+    let create = format!("CREATE METADATA INDEX docs ON '{}'", docs.display());
+    let found = "SELECT key, size FROM docs.inventory WHERE key LIKE 'img/%'";
+    let output = run(&lake, &[&create, found, "SHOW METADATA INDEXES"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("key,size\nimg/a.png,5\n"), "{text}");
+    assert!(text.contains("\ndocs,file://") && text.contains(",Active,1,0,"), "{text}");
+    // What happened since is found by the next process, when it is asked to.
+    std::fs::write(docs.join("img/b.png"), "1").unwrap();
+    assert_eq!(value(&lake, "CALL system.reconcile_metadata_index('docs')"), "1,0,0");
+    assert_eq!(
+        value(&lake, "SELECT key, record_type, size FROM docs.journal ORDER BY record_timestamp DESC"),
+        "img/b.png,CREATE,1"
+    );
+    assert!(run(&lake, &["DROP METADATA INDEX docs"]).status.success());
+    let gone = run(&lake, &[found]);
+    assert_eq!(gone.status.code(), Some(1));
+    let told = String::from_utf8(gone.stderr).unwrap();
+    assert!(told.contains("docs"), "{told}");
+}
+
+#[test]
 fn a_broken_pipe_is_no_failure() {
     for format in ["table", "csv", "json", "ndjson", "markdown", "vertical"] {
         let mut child = tarndb()
