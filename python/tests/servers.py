@@ -1,6 +1,7 @@
 """Real stores and queues, started for the tests on free ports of the loopback address."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -45,10 +46,10 @@ def answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def server(command: list[str], endpoint: str, log: Path):
-    """A server until the end of the block. One that does not come up fails the test."""
+def server(command: list[str], endpoint: str, log: Path, folder: Path | None = None):
+    """A server until the end of the block, started in a folder. One that does not come up fails the test."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env={**os.environ, **CREDENTIALS}, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, env={**os.environ, **CREDENTIALS}, stdout=output, stderr=subprocess.STDOUT)
         try:
             end = time.monotonic() + 120
             while not answers(endpoint):
@@ -67,14 +68,18 @@ def moto(folder: Path):
     return server(command, f"http://127.0.0.1:{port}", folder / "moto.log")
 
 
-def seaweedfs(folder: Path):
-    """A store with the protocol of S3, with a bucket `lake`."""
+def seaweedfs(folder: Path, webhook: str | None = None, token: str = ""):
+    """A store with the protocol of S3, with a bucket `lake`. It tells a webhook of all that happens."""
     names = ["master.port", "filer.port", "volume.port", "s3.port", "webdav.port", "admin.port", "metricsPort"]
     names += ["master.port.grpc", "filer.port.grpc", "volume.port.grpc", "s3.port.grpc", "admin.port.grpc"]
     names += ["s3.port.iceberg", "s3.port.lance", "debug.port"]
     ports = dict(zip(names, free_ports(len(names))))
     data = folder / "seaweedfs"
     data.mkdir()
+    if webhook:
+        settings = {"endpoint": webhook, "bearer_token": token, "backoff_seconds": 1, "workers": 5, "buffer_size": 10000}
+        lines = ["[notification.webhook]", "enabled = true", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
+        (folder / "notification.toml").write_text("\n".join(lines))
     command = [str(Path(sys.executable).parent / "weed"), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += ["-bucket=lake", "-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
-    return server(command, f"http://127.0.0.1:{ports['s3.port']}", folder / "seaweedfs.log")
+    return server(command, f"http://127.0.0.1:{ports['s3.port']}", folder / "seaweedfs.log", folder)

@@ -11,6 +11,7 @@ import hmac
 import http.server
 import json
 import threading
+import time
 import urllib.parse
 from xml.sax.saxutils import escape
 
@@ -177,3 +178,16 @@ def test_buckets_of_google(tmp_path, monkeypatch):
         sizes |= {"img/untold": 3, "img/ü 4.txt": 13}
         del sizes["img/ü 3.txt"]
         assert inventory() == sizes
+        # What Google tells through Pub/Sub.
+        put("img/told.txt", b"told")
+        now = time.strftime("%Y-%m-%dT%H:%M:%S.999Z", time.gmtime())
+        digest = base64.b64encode(hashlib.md5(b"told").digest()).decode()
+        resource = {"name": "img/told.txt", "bucket": "photos", "generation": "1772619072000001", "metageneration": "1", "size": "4"}
+        resource |= {"updated": now, "storageClass": "STANDARD", "md5Hash": digest, "metadata": {"colour": "red"}}
+        attributes = {"bucketId": "photos", "objectId": "img/told.txt", "eventType": "OBJECT_FINALIZE", "payloadFormat": "JSON_API_V1"}
+        attributes |= {"objectGeneration": "1772619072000001", "eventTime": now}
+        data = base64.b64encode(json.dumps(resource).encode()).decode()
+        message = json.dumps({"message": {"attributes": attributes, "data": data, "messageId": "1"}, "subscription": "x"})
+        assert index.push(message)["applied"] == 1 and index.push(message)["duplicates"] == 1
+        assert inventory() == sizes | {"img/told.txt": 4}
+        assert index.reconcile() == {"created": 0, "overwritten": 0, "deleted": 0}
