@@ -220,13 +220,13 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
         # Nothing happens for a while, and what is left in small files is put in order.
         files = lambda: lake.sql('SELECT count(*) FROM bench."inventory$files" WHERE content = 0').fetchall()[0][0]
         location = lambda: lake.table("bench.inventory").metadata_location
-        for name, condition in [("key", f"key = '{key(objects // 3)}'"), ("prefix", f"starts_with(key, '{key(objects // 3)[:-9]}')")]:
+        for name, condition in conditions(objects, tagged).items():
             times = []
             for _ in range(20):
                 start = time.perf_counter()
                 lake.sql(f"SELECT key, size, e_tag FROM bench.inventory WHERE {condition}").fetchall()
                 times.append(time.perf_counter() - start)
-            print(f"as events leave it, warm, by {name}: {statistics.median(times) * 1000:.1f} ms in {files()} data files", flush=True)
+            print(f"as events leave it, warm, {name}: {statistics.median(times) * 1000:.1f} ms in {files()} data files", flush=True)
         busy, start, before = files(), time.perf_counter(), None
         while before != (before := location()):
             time.sleep(90)
@@ -353,14 +353,22 @@ print(json.dumps({{"times": times, "rows": sorted(map(list, rows))}}))
 """
 
 
+def conditions(objects: int, tagged: bool) -> dict[str, str]:
+    """What is looked for: an object, the objects of a folder, and of one with a hundred of them, and those of some tags."""
+    wanted = key(objects // 3)
+    folder, _ = wanted.rsplit("/", 1)
+    above, _ = folder.rsplit("/", 1)
+    found = {"by key": f"key = '{wanted}'"}
+    found |= {"by prefix": f"starts_with(key, '{folder}/')", "by a short prefix": f"starts_with(key, '{above}/')"}
+    if tagged:
+        found["by a tag"] = "object_tags['review'] = 'wanted'"
+        found["by two tags"] = "object_tags['team'] = 'team-17' AND object_tags['colour'] = 'colour-7'"
+    return found
+
+
 def lookups(folder: pathlib.Path, rounds: int) -> None:
     found = json.loads((folder / "found.json").read_text())
-    wanted = key(found["objects"] // 3)
-    lookups = {"by key": f"key = '{wanted}'", "by prefix": f"starts_with(key, '{wanted[:-9]}')"}
-    if found["tagged"]:
-        lookups["by a tag"] = "object_tags['review'] = 'wanted'"
-        lookups["by two tags"] = "object_tags['team'] = 'team-17' AND object_tags['colour'] = 'colour-7'"
-    for name, condition in lookups.items():
+    for name, condition in conditions(found["objects"], found["tagged"]).items():
         results: dict[str, list[dict]] = {"tarndb": [], "DuckDB": []}
         for _ in range(rounds):
             for engine, code, repeats in [("tarndb", TARNDB, 20), ("DuckDB", DUCKDB, 5)]:
