@@ -439,21 +439,22 @@ def test_seaweedfs_tells_of_its_objects(tmp_path):
     (tmp_path / "secret").write_text(SECRET)
     with servers.seaweedfs(tmp_path, url, SECRET) as endpoint, tarndb.connect(tmp_path / "index") as lake:
         s3 = client("s3", endpoint)
-        s3.create_bucket(Bucket="other")
+        for bucket in ["told", "other"]:
+            s3.create_bucket(Bucket=bucket)
         options = {"endpoint": endpoint, "secret": f"file:{tmp_path}/secret", "reconcile_every": "never"}
-        index = lake.create_metadata_index("photos", "s3://lake", events=url, options=options)
+        index = lake.create_metadata_index("photos", "s3://told", events=url, options=options)
         for number in range(5):
-            s3.put_object(Bucket="lake", Key=f"img/ü {number}+.txt", Body=b"x" * number, Metadata={"colour": "red"})
+            s3.put_object(Bucket="told", Key=f"img/ü {number}+.txt", Body=b"x" * number, Metadata={"colour": "red"})
             s3.put_object(Bucket="other", Key=f"{number}", Body=b"x")
-        s3.copy_object(Bucket="lake", Key="copy", CopySource={"Bucket": "lake", "Key": "img/ü 3+.txt"})
-        s3.put_object_tagging(Bucket="lake", Key="copy", Tagging={"TagSet": [{"Key": "cat", "Value": "tom"}]})
-        s3.put_object(Bucket="lake", Key="img/ü 1+.txt", Body=b"another")
-        s3.delete_object(Bucket="lake", Key="img/ü 2+.txt")
-        upload = s3.create_multipart_upload(Bucket="lake", Key="parts")["UploadId"]
-        part = s3.upload_part(Bucket="lake", Key="parts", UploadId=upload, PartNumber=1, Body=b"12345")
+        s3.copy_object(Bucket="told", Key="copy", CopySource={"Bucket": "told", "Key": "img/ü 3+.txt"})
+        s3.put_object_tagging(Bucket="told", Key="copy", Tagging={"TagSet": [{"Key": "cat", "Value": "tom"}]})
+        s3.put_object(Bucket="told", Key="img/ü 1+.txt", Body=b"another")
+        s3.delete_object(Bucket="told", Key="img/ü 2+.txt")
+        upload = s3.create_multipart_upload(Bucket="told", Key="parts")["UploadId"]
+        part = s3.upload_part(Bucket="told", Key="parts", UploadId=upload, PartNumber=1, Body=b"12345")
         parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
-        s3.complete_multipart_upload(Bucket="lake", Key="parts", UploadId=upload, MultipartUpload=parts)
-        wait_for(lambda: inventory(lake), listing(s3, "lake"))
+        s3.complete_multipart_upload(Bucket="told", Key="parts", UploadId=upload, MultipartUpload=parts)
+        wait_for(lambda: inventory(lake), listing(s3, "told"))
         assert len(inventory(lake)) == 6
         tagged = "SELECT key, user_metadata['colour'] FROM photos.inventory WHERE object_tags['cat'] = 'tom'"
         wait_for(lambda: lake.sql(tagged).fetchall(), [("copy", "red")])
