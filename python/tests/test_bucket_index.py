@@ -464,6 +464,31 @@ def test_seaweedfs_tells_of_its_objects(tmp_path):
         assert index.reconcile() == {"created": 0, "overwritten": 0, "deleted": 0}
 
 
+def test_credentials_are_those_of_awss_own_files(tmp_path, moto, monkeypatch):
+    client("s3", moto).create_bucket(Bucket="profiled")
+    client("s3", moto).put_object(Bucket="profiled", Key="a", Body=b"1")
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    config, keys = tmp_path / "config", tmp_path / "credentials"
+    for name, file in {"AWS_CONFIG_FILE": config, "AWS_SHARED_CREDENTIALS_FILE": keys}.items():
+        monkeypatch.setenv(name, str(file))
+    options = {"endpoint": moto, "reconcile_every": "never"}
+    with tarndb.connect(tmp_path / "lake") as lake:
+        create = lambda: lake.create_metadata_index("photos", "s3://profiled", options=options)
+        with pytest.raises(tarndb.InvalidInputError, match="region"):
+            create()
+        config.write_text("[profile lake]\nregion = us-east-1\n")
+        monkeypatch.setenv("AWS_PROFILE", "lake")
+        with pytest.raises(tarndb.UnavailableError):
+            create()
+        assert lake.sql("SHOW METADATA INDEXES").fetchall() == []
+        keys.write_text("[lake]\naws_access_key_id = key\naws_secret_access_key = a secret of the profile\n")
+        index = create()
+        assert inventory(lake) == {"a": 1}
+        assert "a secret of" not in repr(index) + str(index.status())
+
+
 def test_what_is_acknowledged_is_there_when_it_stops(tmp_path, moto):
     client("s3", moto).create_bucket(Bucket="stopped")
     with webhook(tmp_path, moto, "stopped", fetch="none") as (lake, index, url):

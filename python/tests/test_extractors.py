@@ -41,6 +41,15 @@ def parquet(rows: int) -> bytes:
     return file.getvalue()
 
 
+def jpeg(width: int, height: int, make: bytes) -> bytes:
+    """A picture of nothing, by a camera that says who made it."""
+    field = struct.pack("<HHII", 0x010F, 2, len(make) + 1, 26)
+    tiff = b"II*\0" + struct.pack("<IH", 8, 1) + field + bytes(4) + make + b"\0"
+    exif = b"\xff\xe1" + struct.pack(">H", 8 + len(tiff)) + b"Exif\0\0" + tiff
+    frame = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, height, width, 1) + b"\x01\x11\x00"
+    return b"\xff\xd8" + exif + frame + b"\xff\xd9"
+
+
 def zipped(*names: str) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -206,3 +215,27 @@ def test_extractors_have_names(tmp_path):
         with pytest.raises(tarndb.InvalidInputError):
             tarndb.extractor(lambda content: None, name=name or "<lambda>")
     assert is_cat.__name__ == "is_cat", "a function stays what it is"
+
+
+def test_only_the_pictures_with_a_cat(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, content in {
+        "tom.jpg": jpeg(640, 480, b"Cat Cameras"),
+        "rex.jpg": jpeg(320, 200, b"Dog Cameras"),
+        "cat.txt": b"Cat Cameras",
+        "broken.jpg": jpeg(1, 1, b"Cat Cameras")[:30],
+    }.items():
+        (pictures / name).write_bytes(content)
+
+    @tarndb.extractor
+    def sees_a_cat(content):
+        return b"Cat" in content.read()
+
+    with tarndb.connect(tmp_path / "lake") as lake:
+        lake.create_metadata_index("pictures", str(pictures), extract=["media", "sees_a_cat"]).sync()
+        found = "SELECT key, exif['Make'], image_width, image_height FROM pictures.annotations"
+        found += " WHERE media_type LIKE 'image/%' AND attributes['sees_a_cat'] = 'true' AND image_width > 1"
+        assert lake.sql(found).fetchall() == [("tom.jpg", "Cat Cameras", 640, 480)]
+        broken = "SELECT key FROM pictures.annotations WHERE errors['media'] IS NOT NULL"
+        assert lake.sql(broken).fetchall() == [("broken.jpg",)]
