@@ -343,7 +343,6 @@ mod tests {
                 "ignored",
                 "ignored",
                 "ignored",
-                "k.versions/v_1 - touched None",
                 "k - touched None",
             ]
         );

@@ -10,8 +10,8 @@ use crate::record::{ObjectId, Origin};
 
 const BUCKETS: &str = "/buckets/";
 
-/// The folder of the versions of an object has its key and this.
-const VERSIONS: &str = ".versions/";
+/// Between the key of an object and the name of a version, which is a file of its own.
+const VERSION: &str = ".versions/v_";
 
 pub(super) fn is(fields: &Fields<'_>) -> bool {
     let message = fields.below("message");
@@ -33,15 +33,11 @@ pub(super) fn parse(event: &Value<'_>) -> Result<Vec<Parsed>> {
         (Some(parent), Some(name)) => Some(format!("{}/{name}", parent.trim_end_matches('/'))).filter(|moved| *moved != key),
         _ => None,
     };
-    let mut parts = Vec::new();
-    for path in [Some(key), moved].into_iter().flatten() {
-        parts.push(touched(&path)?);
-        // It may be a version, or have such a name.
-        if let Some((object, _)) = path.split_once(VERSIONS) {
-            parts.push(touched(object)?);
-        }
-    }
-    Ok(parts)
+    let object = |path: String| match path.split_once(VERSION) {
+        Some((object, version)) if !version.contains('/') => object.to_string(),
+        _ => path,
+    };
+    [Some(key), moved].into_iter().flatten().map(|path| touched(&object(path))).collect()
 }
 
 fn touched(path: &str) -> Result<Parsed> {

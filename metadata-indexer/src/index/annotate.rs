@@ -7,7 +7,7 @@ use arrow::datatypes::Int64Type;
 use futures::stream::{self, Stream};
 use futures::{StreamExt, TryStreamExt};
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, WeakLakehouse};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 
 use super::backlog::{Backlog, Tagged, Target, Waiting};
@@ -108,10 +108,6 @@ impl Index {
         self.annotation_errors().failing = error.map(Error::report);
     }
 
-    fn note_refused(&self, refused: Option<&Error>) {
-        self.annotation_errors().refused = refused.map(Error::report);
-    }
-
     /// Keeps the annotations up to the inventory, until it is told to stop.
     pub(super) async fn annotate_as_it_comes(self: Arc<Self>, lake: WeakLakehouse, mut stop: watch::Receiver<bool>) {
         let mut pause = FIRST_PAUSE;
@@ -152,7 +148,7 @@ impl Index {
                         self.set_annotation_error(left.failure.as_ref());
                     }
                     if left.refused.is_some() {
-                        self.note_refused(left.refused.as_ref());
+                        self.annotation_errors().note_refused(left.refused.as_ref());
                     }
                 }
                 Err(error) if self.is_end(&lake, &error).await => return,
@@ -178,7 +174,7 @@ impl Index {
     /// As [`Index::annotate_all`].
     pub(super) async fn annotate_now(&self, lake: &Lakehouse) -> Result<()> {
         // What was not ours to read may be by now.
-        self.annotation_errors().not_ours.clear();
+        self.annotation_errors().forget_not_ours();
         let (_goes_on, stop) = watch::channel(false);
         let left = self.annotate_all(lake, &stop).await?;
         self.backlog.put_back(left.failed);
@@ -206,9 +202,16 @@ impl Index {
             known.extend(contents(&batch)?.into_iter().map(|(_, hash, _)| hash));
         }
         let rows = lake.scan(&inventory, Some(&OBJECT.map(str::to_string)), None, None).await?;
-        let not_ours = self.annotation_errors().not_ours.clone();
-        let targets =
-            rows.map(|batch| new_contents(&batch?, &mut known, &not_ours)).map_ok(|new| stream::iter(new.into_iter().map(Ok)));
+        let not_ours = self.annotation_errors().take_not_ours();
+        let mut is_not_ours = |content: KeyHash| {
+            let is_not = not_ours.contains(&content);
+            if is_not {
+                self.annotation_errors().add_not_ours(content);
+            }
+            is_not
+        };
+        let targets = rows.map(|batch| new_contents(&batch?, &mut known, &mut is_not_ours));
+        let targets = targets.map_ok(|new| stream::iter(new.into_iter().map(Ok)));
         let left = self.annotate(lake, targets.try_flatten(), stop).await?;
         if *stop.borrow() {
             return Ok(left);
@@ -220,9 +223,7 @@ impl Index {
             self.annotate(lake, gone.try_flatten(), stop).await?;
         }
         self.set_annotation_error(left.failure.as_ref());
-        if left.refused.is_some() || not_ours.is_empty() {
-            self.note_refused(left.refused.as_ref());
-        }
+        self.annotation_errors().note_refused(left.refused.as_ref());
         unseen.seen();
         Ok(left)
     }
@@ -246,6 +247,7 @@ impl Index {
         let mut looked_at = std::pin::pin!(looked_at.buffer_unordered(READ_AT_ONCE));
         let (mut done, mut left, mut stop) = (Vec::new(), NotRead::default(), stop.clone());
         let mut in_a_row = 0_usize;
+        let answers = OnceCell::new();
         let mut due = Instant::now() + COMMITTED_AFTER;
         let ended = loop {
             tokio::select! {
@@ -259,6 +261,10 @@ impl Index {
                         done.extend(one);
                     }
                     Some(Ok(Err((error, (id, target))))) if error.kind() == ErrorKind::Unsupported => {
+                        // Or it is none of this content, but of all.
+                        if !*answers.get_or_init(|| self.source.answers()).await {
+                            break Err(error);
+                        }
                         let e_tag = target.content.as_ref().and_then(|content| content.e_tag.as_deref());
                         self.annotation_errors().add_not_ours(content_hash(&id, e_tag));
                         tracing::warn!(index = self.name, error = error.report(), "an object is not annotated");
@@ -378,16 +384,16 @@ fn contents(batch: &RecordBatch) -> Result<Vec<(ObjectId, KeyHash, Sequence)>> {
     ids(batch)?.into_iter().enumerate().map(content).collect()
 }
 
-/// Those objects of the inventory whose content is not among `known`, nor `not_ours`. Of `known` remains what none of them has.
+/// Those objects of the inventory whose content is not among `known`, and ours to read. Of `known` remains what none of them has.
 fn new_contents(
     batch: &RecordBatch,
     known: &mut HashSet<KeyHash>,
-    not_ours: &HashSet<KeyHash>,
+    is_not_ours: &mut impl FnMut(KeyHash) -> bool,
 ) -> Result<Vec<(ObjectId, Target)>> {
     let e_tags = text(batch, "e_tag")?;
     let mut new = Vec::new();
     for (row, (id, hash, sequence)) in contents(batch)?.into_iter().enumerate() {
-        if flag(batch, "is_delete_marker", row)? == Some(true) || known.remove(&hash) || not_ours.contains(&hash) {
+        if flag(batch, "is_delete_marker", row)? == Some(true) || known.remove(&hash) || is_not_ours(hash) {
             continue;
         }
         let e_tag = e_tags.is_valid(row).then(|| e_tags.value(row).to_string());

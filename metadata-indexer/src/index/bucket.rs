@@ -1,10 +1,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
+use tokio::sync::OnceCell;
 
 use super::Index;
 use super::key_index;
@@ -66,6 +67,9 @@ pub(super) struct Answers {
 
 /// Objects that are remembered at most because the store said nothing of them.
 const UNREAD_AT_MOST: usize = 100_000;
+
+/// How long a store that asks for patience is given, while nobody else writes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pause before an object is looked at once more, at which the store failed however often its client asked.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -129,11 +133,11 @@ impl Index {
     /// Those that the next attempt may not have: the store cannot be reached, or asks for patience.
     pub(super) async fn look(&self, bucket: &Bucket, mut ids: Vec<ObjectId>, which: Which, fetch: Fetch) -> Result<Answers> {
         let mut answers = Answers::default();
+        let (asked, give_up) = (ids.len(), Instant::now() + PATIENCE);
         loop {
-            let asked = ids.len();
             let Some(error) = self.look_once(bucket, &mut ids, (which, fetch), &mut answers).await else { return Ok(answers) };
             // A store that asks for patience answers some: these are not asked for again.
-            if ids.len() == asked {
+            if ids.len() == asked || Instant::now() >= give_up {
                 return Err(error);
             }
             tokio::time::sleep(PAUSE).await;
@@ -150,6 +154,9 @@ impl Index {
     ) -> Option<Error> {
         let has_failed = AtomicBool::new(false);
         let (mut failure, mut left) = (None, std::mem::take(ids).into_iter());
+        // Whether it is about the objects that they have no answer: of all, the store would have none.
+        let answers_otherwise = OnceCell::new();
+        let is_own = || async { *answers_otherwise.get_or_init(|| bucket.answers()).await };
         let next = std::iter::from_fn(|| if has_failed.load(Ordering::Relaxed) { None } else { left.next() });
         let asked = stream::iter(next).map(|id| async move { (look_at(bucket, &id, which, fetch).await, id) });
         let mut asked = asked.buffer_unordered(LOOKED_AT_ONCE);
@@ -159,11 +166,11 @@ impl Index {
                     self.unread().remove(&key_index::hash(&id));
                     answers.found.push((id, looked));
                 }
-                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                Err(error) if error.kind() == ErrorKind::Unsupported && is_own().await => {
                     bucket.note(&error);
                     answers.refused.push((id, error));
                 }
-                Err(error) if error.kind() == ErrorKind::DataInvalid && bucket.answers().await => {
+                Err(error) if error.kind() == ErrorKind::DataInvalid && is_own().await => {
                     bucket.note(&error);
                     let mut unread = self.unread();
                     if unread.len() < UNREAD_AT_MOST {

@@ -145,11 +145,15 @@ impl Index {
             // Who sent it may have given up.
             let _ = committed.send(());
         }
+        self.has_recovered();
+        Ok(())
+    }
+
+    fn has_recovered(&self) {
         let mut state = self.state();
         if state.0 == IndexState::Failed {
             *state = (IndexState::Active, None);
         }
-        Ok(())
     }
 
     /// Lists the bucket as often as the options say.
@@ -173,12 +177,13 @@ impl Index {
                 () = stopped(stop) => return Ok(()),
                 listed = list => listed,
             };
-            if let Err(error) = listed {
-                if self.is_end(lake, &error).await {
-                    return Err(error);
+            match listed {
+                Ok(()) => self.has_recovered(),
+                Err(error) if self.is_end(lake, &error).await => return Err(error),
+                Err(error) => {
+                    tracing::warn!(index = self.name, error = error.report(), "a bucket cannot be listed now");
+                    self.set_listing_error(Some(&error));
                 }
-                tracing::warn!(index = self.name, error = error.report(), "a bucket cannot be listed now");
-                self.set_listing_error(Some(&error));
             }
         }
     }

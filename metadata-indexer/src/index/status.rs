@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tarndb_core::Error;
 
@@ -142,10 +142,15 @@ pub(super) struct AnnotationErrors {
     /// Why the last attempt failed, or contents cannot be read now.
     pub(super) failing: Option<String>,
     /// Why a content is not ours to read.
-    pub(super) refused: Option<String>,
+    refused: Option<String>,
     /// Those contents, which are not asked for again with each listing: there may be as many as are archived.
-    pub(super) not_ours: HashSet<KeyHash>,
+    not_ours: HashSet<KeyHash>,
+    /// Since when they are remembered.
+    since: Option<Instant>,
 }
+
+/// How long they are.
+const NOT_OURS_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Contents that are remembered at most because they are not ours to read.
 const NOT_OURS_AT_MOST: usize = 1_000_000;
@@ -153,8 +158,33 @@ const NOT_OURS_AT_MOST: usize = 1_000_000;
 impl AnnotationErrors {
     /// Remembers that a content is not ours to read.
     pub(super) fn add_not_ours(&mut self, content: KeyHash) {
+        self.since.get_or_insert_with(Instant::now);
         if self.not_ours.len() < NOT_OURS_AT_MOST {
             self.not_ours.insert(content);
+        }
+    }
+
+    /// The contents that are not ours to read, which are then forgotten: those that are still there are to be added again.
+    pub(super) fn take_not_ours(&mut self) -> HashSet<KeyHash> {
+        let is_old = self.since.is_some_and(|since| since.elapsed() > NOT_OURS_FOR);
+        let contents = std::mem::take(&mut self.not_ours);
+        if is_old {
+            self.forget_not_ours();
+            return HashSet::new();
+        }
+        contents
+    }
+
+    /// Forgets them: they may be ours to read by now.
+    pub(super) fn forget_not_ours(&mut self) {
+        self.since = None;
+        self.not_ours.clear();
+    }
+
+    /// Says why a content was not ours to read; `None` when all that were left were.
+    pub(super) fn note_refused(&mut self, refused: Option<&Error>) {
+        if refused.is_some() || self.not_ours.is_empty() {
+            self.refused = refused.map(Error::report);
         }
     }
 
@@ -250,7 +280,7 @@ mod tests {
         assert_eq!(counters.lag_ms(), None);
         counters.add(EventCounts::default(), Some(5));
         assert_eq!((counters.lag_ms(), counters.has_waited()), (Some(5), None));
-        *counters.waiting() = Instant::now().checked_sub(std::time::Duration::from_secs(3));
+        *counters.waiting() = Instant::now().checked_sub(Duration::from_secs(3));
         counters.waits();
         assert!(counters.lag_ms() >= Some(3000) && counters.has_waited() >= Some(3000));
         assert_eq!(counters.lag_ms(), Some(5));

@@ -341,7 +341,8 @@ mod tests {
         let clock = Arc::new(Ahead::default());
         let lake = Lakehouse::builder("memory://").with_clock(Arc::clone(&clock) as _).build().await.unwrap();
         lake.sql("CREATE TABLE t (a INT)").await.unwrap().collect().await.unwrap();
-        for _ in 0..SNAPSHOTS + 20 {
+        for ahead in 0..SNAPSHOTS + 20 {
+            clock.0.store(ahead as i64 * 2, Ordering::Relaxed);
             lake.sql("INSERT INTO t VALUES (1)").await.unwrap().collect().await.unwrap();
         }
         let mut left = Vec::new();

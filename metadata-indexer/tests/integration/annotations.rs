@@ -315,7 +315,9 @@ async fn contents_that_are_not_ours_to_read() {
     let index = lake.create_metadata_index_with("docs", "s3://photos", &options.unwrap()).await.unwrap();
     let error = async || index.status().await.unwrap().last_error.unwrap_or_default();
     becomes(&lake, "SELECT key FROM docs.annotations", &["sound"]).await;
+    let start = Instant::now();
     while !error().await.contains("archived") {
+        assert!(start.elapsed() < Duration::from_secs(60), "{}", error().await);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let asked = || server.objects().asked.get("archived").copied();

@@ -344,7 +344,6 @@ async fn an_object_that_cannot_be_read_for_ever() {
     assert_eq!(lines(&rows(&lake, shown).await), ["broken|3|yes", "sound|4|yes"]);
 }
 
-/// Of a hundred objects, until there are more permits for parts of a listing.
 /// Of objects for which a store asks for patience, the others do not wait, and none is asked for again that answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_asks_for_patience_gets_it() {
@@ -390,6 +389,7 @@ async fn versions_have_their_own_tags() {
     lake.close().await;
 }
 
+/// Of a hundred objects, until there are more permits for parts of a listing.
 async fn bucket_that_shows_80() -> S3Server {
     let server = S3Server::start(false).await;
     for key in 0..100 {
@@ -590,8 +590,12 @@ async fn objects_are_found_by_their_tags() {
             found().await;
         }
     }
-    while files().await != "4" {
-        index.push(&message(&[tagged(0).replace("sequencer\":\"0", "sequencer\":\"1")])).await.unwrap();
+    // More upkeep, of what did not happen yet.
+    for turn in 1..200_u32 {
+        if files().await == "4" {
+            break;
+        }
+        index.push(&message(&[tagged(0).replace("sequencer\":\"0000", &format!("sequencer\":\"1{turn:03X}"))])).await.unwrap();
     }
     found().await;
     // In files that upkeep wrote, rows are in the order of their keys, and there are deletes by position only.

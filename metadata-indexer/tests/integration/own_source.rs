@@ -1,5 +1,6 @@
 //! Sources and hooks of events that users bring.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tarndb_metadata_indexer::{
 };
 use tarndb_testkit::naive::lines;
 use tarndb_testkit::{Fault, FaultPlan};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::rows;
 
@@ -70,15 +71,21 @@ impl EventHook for Tenants {
     }
 }
 
-/// Hands a number of messages on at once.
+/// Hands a number of messages on at once, when it is told to.
 #[derive(Debug)]
-struct Many(u32);
+struct Many {
+    messages: u32,
+    begin: Notify,
+    are_handed_on: AtomicBool,
+}
 
 #[async_trait]
 impl EventSource for Many {
     async fn run(&self, events: Events, mut stop: Stop) {
-        let messages: Vec<String> = (0..self.0).map(|number| message(&format!("{number}"), number + 1)).collect();
+        self.begin.notified().await;
+        let messages: Vec<String> = (0..self.messages).map(|number| message(&format!("{number}"), number + 1)).collect();
         join_all(messages.iter().map(|message| events.commit(message.as_bytes()))).await;
+        self.are_handed_on.store(true, Ordering::Relaxed);
         stop.told().await;
     }
 }
@@ -113,9 +120,12 @@ async fn messages_that_come_together_are_committed_together() {
     const MESSAGES: u32 = 400;
     let indexer = MetadataIndexer::default().with_object_store("gs://all", Arc::new(InMemory::new()));
     let lake = Lakehouse::builder("memory://").with_extension(Arc::new(indexer)).build().await.unwrap();
-    lake.register_event_source("many", Arc::new(Many(MESSAGES))).unwrap();
+    let many = Arc::new(Many { messages: MESSAGES, begin: Notify::new(), are_handed_on: AtomicBool::default() });
+    lake.register_event_source("many", Arc::clone(&many) as _).unwrap();
     let create = "CREATE METADATA INDEX i ON 'gs://all' WITH (events = 'own://many', fetch = 'none', reconcile_every = 'never')";
     rows(&lake, create).await;
+    many.begin.notify_one();
+    until(|| many.are_handed_on.load(Ordering::Relaxed)).await;
     let index = lake.metadata_index("i").await.unwrap();
     index.stop().await;
     assert_eq!(index.status().await.unwrap().events.applied, u64::from(MESSAGES));
