@@ -17,6 +17,7 @@ mod events;
 mod follow_bucket;
 mod follow_folder;
 mod key_index;
+mod marks;
 mod new_file;
 mod observe;
 mod shard;
@@ -195,7 +196,7 @@ impl Index {
             other => other?,
         };
         let idle_ms = lake.storage().clock().now_ms().saturating_sub(inventory.metadata().last_updated_ms());
-        Ok(match (writer::is_complete(&inventory), follows || idle_ms < IDLE_MS) {
+        Ok(match (marks::is_complete(&inventory), follows || idle_ms < IDLE_MS) {
             (true, _) => Left::Nothing,
             (false, true) => Left::BeingCreated,
             (false, false) => Left::Incomplete,

@@ -7,8 +7,8 @@ use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
 use tokio::sync::mpsc;
 
 use super::status::Synced;
-use super::writer::{self, Writer};
-use super::{Index, key_index};
+use super::writer::Writer;
+use super::{Index, key_index, marks};
 use crate::folder::watch::Touched;
 use crate::folder::{Folder, Listed, is_below};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Record};
@@ -107,7 +107,7 @@ impl Index {
 
     /// Whether what was there when the index was created is in the inventory.
     pub(crate) async fn is_complete(&self, lake: &Lakehouse) -> Result<bool> {
-        lake.table(&self.names.inventory).await.map(|inventory| writer::is_complete(&inventory))
+        lake.table(&self.names.inventory).await.map(|inventory| marks::is_complete(&inventory))
     }
 
     /// Says that it is.

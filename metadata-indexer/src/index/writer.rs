@@ -10,10 +10,10 @@ use super::backlog::Backlog;
 use super::conditions::{is_one_of, timestamp};
 use super::due::Due;
 use super::key_index::{self, KeyIndex, Known};
+use super::marks::{self, BATCH, BATCH_SINCE, COMPLETE, LAST, batches, number, property};
 use super::new_file::NewFile;
 use super::shard::KeyHash;
 use super::upkeep;
-
 use crate::event::Dead;
 use crate::folder::is_below;
 use crate::record::{
@@ -21,20 +21,6 @@ use crate::record::{
     time,
 };
 use crate::tables::{self, TableNames};
-
-/// Property of the tables, set with their rows: how many batches of changes the journal has, and how many of them the inventory has.
-/// No commit spans the two, and by this the inventory is brought up when the process ended between them. Summaries of snapshots
-/// would expire.
-pub(super) const BATCH: &str = "tarndb.metadata-index.batch";
-
-/// Property of the journal, set with the rows of a batch: the earliest `record_timestamp` in it.
-const BATCH_SINCE: &str = "tarndb.metadata-index.batch-since";
-
-/// Property of the journal, set with the rows of a batch: the highest sequence number in it or any before.
-const LAST: &str = "tarndb.metadata-index.last-sequence-number";
-
-/// Property of the inventory: every object that was there when the index was created is in it.
-const COMPLETE: &str = "tarndb.metadata-index.complete";
 
 /// Folders that are looked for by a condition each, so many at once.
 const MAX_FOLDERS: usize = 512;
@@ -73,28 +59,6 @@ pub(super) struct Writer {
 
 fn met_another() -> Error {
     Error::new(ErrorKind::CommitConflict, "another process wrote to the metadata index during upkeep")
-}
-
-fn property<'a>(table: &'a Table, name: &str) -> Option<&'a str> {
-    table.metadata().properties().get(name).map(String::as_str)
-}
-
-fn number(table: &Table, name: &str) -> Result<Option<i64>> {
-    let Some(text) = property(table, name) else { return Ok(None) };
-    text.parse().map(Some).map_err(|_| {
-        let message = format!("table property `{name}` has the value `{text}`, which is no number");
-        Error::data_invalid(message).with_context("table", table.ident().to_string())
-    })
-}
-
-/// How many batches a table has.
-pub(super) fn batches(table: &Table) -> Result<u64> {
-    Ok(number(table, BATCH)?.map_or(0, i64::cast_unsigned))
-}
-
-/// Whether all objects that were there at the start are in the inventory.
-pub(super) fn is_complete(inventory: &Table) -> bool {
-    property(inventory, COMPLETE).is_some()
 }
 
 fn today(lake: &Lakehouse) -> i64 {
@@ -236,9 +200,9 @@ impl Writer {
         self.last.is_of_store()
     }
 
-    /// As [`is_complete`].
+    /// As [`marks::is_complete`].
     pub(super) fn is_complete(&self) -> bool {
-        is_complete(&self.inventory)
+        marks::is_complete(&self.inventory)
     }
 
     /// Says that they are.
