@@ -433,6 +433,37 @@ def test_events_of_all_stores_come_over_http(tmp_path, seaweedfs):
         assert inventory(lake) == listing(s3, "photos")
 
 
+def test_recorded_events_come_over_http(tmp_path, seaweedfs):
+    s3 = client("s3", seaweedfs)
+    with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+        s3.create_bucket(Bucket="photos")
+    recorded = sorted((SAMPLES / "recorded").glob("*.json"))
+    assert {sample.stem for sample in recorded} >= {"ceph", "moto", "moto_event_bridge", "seaweedfs"}
+    with webhook(tmp_path, seaweedfs, "photos", fetch="none") as (lake, index, url):
+        for sample in recorded:
+            for turn in range(2):
+                before = index.status()["events"]
+                assert request(url, sample.read_bytes(), TOKEN)[0] == 200, sample
+                told = {name: count - before[name] for name, count in index.status()["events"].items()}
+                assert told["received"] > 0 and told["dead"] == 0, (sample, told)
+                # Some tell of no change, but only of which objects something happened to: of none that is there.
+                assert told["applied"] == (0 if turn else {"ceph": 7, "moto_event_bridge": 1}.get(sample.stem, 0)), (sample, told)
+        ceph = "SELECT key, version_id, record_type FROM photos.journal WHERE requester = 'u' ORDER BY sequence_number"
+        key, versions = "img/ü a+b.txt", ["j3NCxk5mL62HOA6ZVu5kJvhObpC0zCS", "zBppAM-iY5R5phDkeEVqX6bBcUxFP84"]
+        assert lake.sql(ceph).fetchall() == [
+            (key, None, "CREATE"),
+            (key, None, "CREATE"),
+            ("copy.jpg", None, "DELETE"),
+            ("large", None, "DELETE"),
+            *((key, version, "CREATE") for version in versions),
+            ("copy.jpg", "VN8j-x-UpsTuvk2harmgvQvauGIw.Wp", "DELETE"),
+        ]
+        tagged = "SELECT version_id, size FROM photos.inventory WHERE object_tags['kind'] = 'cat'"
+        assert lake.sql(tagged).fetchall() == [(versions[0], 10)]
+        index.reconcile()
+        assert inventory(lake) == listing(s3, "photos")
+
+
 def test_seaweedfs_tells_of_its_objects(tmp_path):
     (port,) = servers.free_ports(1)
     url = f"http://127.0.0.1:{port}/objects"

@@ -20,7 +20,8 @@ pub struct RowChange {
     pub added: Vec<RecordBatch>,
     /// Positions of live rows, by the location of their data file, as the columns `_pos` and `_file` tell them.
     pub deleted: BTreeMap<String, RoaringTreemap>,
-    /// Table properties that are set with it: what the caller has to know of the change when it finds the table later.
+    /// Table properties that are set with it, also in the summary of its snapshot: what the caller has to know of the change when it
+    /// finds the table later, and who reads an older snapshot, of that one.
     pub properties: HashMap<String, String>,
 }
 

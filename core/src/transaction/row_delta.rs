@@ -73,6 +73,7 @@ impl RowDelta {
             added_deletes: deletes,
             removed_data: removed,
             superseded,
+            properties: properties.clone(),
             ..SnapshotChange::new(operation)
         };
         Self { properties, ..Self::of(table, change, referenced, true) }

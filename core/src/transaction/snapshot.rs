@@ -25,6 +25,8 @@ pub(super) struct SnapshotChange {
     pub(super) removed_data: HashSet<String>,
     /// Data files, by path, whose own delete files go, because new ones have the same positions in them.
     pub(super) superseded: HashSet<String>,
+    /// What the summary tells beside its counts.
+    pub(super) properties: HashMap<String, String>,
 }
 
 impl SnapshotChange {
@@ -36,6 +38,7 @@ impl SnapshotChange {
             added_deletes: Vec::new(),
             removed_data: HashSet::new(),
             superseded: HashSet::new(),
+            properties: HashMap::new(),
         }
     }
 }
@@ -181,7 +184,7 @@ impl SnapshotProducer {
             .with_sequence_number(sequence_number)
             .with_timestamp_ms(now_ms.max(metadata.last_updated_ms()))
             .with_manifest_list(list_location)
-            .with_summary(summary.build(self.change.operation.clone()))
+            .with_summary(summary.build(self.change.operation.clone(), self.change.properties.clone()))
             .with_schema_id(metadata.current_schema_id());
         let snapshot = match next_row_id {
             None => snapshot.build(),

@@ -96,9 +96,10 @@ impl SummaryBuilder {
         }
     }
 
-    pub(super) fn build(self, operation: Operation) -> Summary {
-        let mut additional_properties: HashMap<String, String> =
-            self.counts.into_iter().map(|(key, n)| (key.to_string(), n.to_string())).collect();
+    /// `properties` are the caller's own; none of them takes the place of a count.
+    pub(super) fn build(self, operation: Operation, properties: HashMap<String, String>) -> Summary {
+        let mut additional_properties = properties;
+        additional_properties.extend(self.counts.into_iter().map(|(key, n)| (key.to_string(), n.to_string())));
         additional_properties
             .extend(self.totals.into_iter().filter_map(|(key, total)| Some((key.to_string(), total?.to_string()))));
         additional_properties.insert("engine-name".to_string(), "tarndb".to_string());

@@ -40,6 +40,20 @@ fn change(added: impl IntoIterator<Item = i64>, deleted: impl IntoIterator<Item 
 }
 
 #[tokio::test]
+async fn what_a_change_tells_is_of_the_table_and_of_its_snapshot() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(&lake, &["CREATE TABLE t (id BIGINT)"]).await;
+    let mut table = lake.table("t").await.unwrap();
+    for place in ["1", "2"] {
+        let properties = [("a.place", place), ("added-records", "70")].map(|(name, value)| (name.to_string(), value.to_string()));
+        table = lake.change_rows(&table, RowChange { properties: properties.into(), ..change([7, 8], []) }).await.unwrap();
+        assert_eq!(table.metadata().properties()["a.place"], place);
+    }
+    let told = "SELECT summary['a.place'], summary['added-records'] FROM \"t$snapshots\"";
+    assert_eq!(naive::lines(&rows(&lake, told).await.unwrap()), ["1|2", "2|2"]);
+}
+
+#[tokio::test]
 async fn deletes_of_a_data_file_stay_few_and_are_seldom_written_again() {
     const ROWS: i64 = 20_000;
     const ROUNDS: i64 = 80;

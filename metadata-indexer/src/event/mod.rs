@@ -214,6 +214,8 @@ fn notified<'a>(fields: &Fields<'a>) -> Result<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     macro_rules! sample {
@@ -348,7 +350,7 @@ mod tests {
         );
     }
 
-    /// What was sent by moto 5 to its SQS, by itself and through EventBridge, and by SeaweedFS 4.48 to a webhook.
+    /// What was sent by moto 5 to its SQS, by itself and through EventBridge, and by SeaweedFS 4.48 and Ceph 16.2 to a webhook.
     #[test]
     fn recorded_events() {
         let key = "img/ü a+b.txt";
@@ -365,9 +367,31 @@ mod tests {
         assert!(parts.iter().all(|part| matches!(part, Parsed::Ignored) || event(part).is_of_any), "{parts:?}");
         let mut parts = parts;
         parts.retain(|part| !matches!(part, Parsed::Event(event) if event.bucket == ".system"));
-        let told: Vec<String> = told(&parts).into_iter().filter(|told| told != "ignored").collect();
+        let seaweedfs: Vec<String> = told(&parts).into_iter().filter(|told| told != "ignored").collect();
         let touched = [key, key, "copy", "parts", "copy", "copy"].map(|key| format!("{key} - touched None"));
-        assert_eq!(told, touched);
+        assert_eq!(seaweedfs, touched);
+        let parts = sample!("recorded/ceph");
+        let ceph = told(&parts);
+        let lines = [
+            // Before the bucket had versions.
+            "KEY - 6B0D8D621A55556A created Some(10)",
+            "KEY - 6B0D8D621AAB1770 created Some(11)",
+            "copy.jpg - touched Some(Created)",
+            "large - touched Some(Created)",
+            "copy.jpg - 6B0D8D62269A7393 deleted None",
+            "large - 6B0D8D6226EEE801 deleted None",
+            // And after.
+            "KEY j3NCxk5mL62HOA6ZVu5kJvhObpC0zCS 6B0D8D622D762490 created Some(10)",
+            "KEY zBppAM-iY5R5phDkeEVqX6bBcUxFP84 6B0D8D622DD6CE34 created Some(11)",
+            "copy.jpg - touched Some(Created)",
+            "large - touched Some(Created)",
+            "copy.jpg - touched Some(Deleted)",
+            "copy.jpg VN8j-x-UpsTuvk2harmgvQvauGIw.Wp 6B0D8D63014F77D3 deleted None",
+        ];
+        assert_eq!(ceph, lines.map(|line| line.replace("KEY", key)));
+        assert_eq!(state(&parts[0]).tags.as_ref().map(BTreeMap::len), Some(2));
+        assert_eq!(state(&parts[0]).user_metadata, Some([("owner".to_string(), "ann".to_string())].into()));
+        assert_eq!(state(&parts[1]).user_metadata, Some(BTreeMap::new()));
     }
 
     #[test]
@@ -469,7 +493,7 @@ mod tests {
         use rand::rngs::StdRng;
         use rand::{Rng, SeedableRng};
 
-        let samples: [&[u8]; 11] = [
+        let samples: [&[u8]; 12] = [
             include_bytes!("../../tests/samples/s3.json"),
             include_bytes!("../../tests/samples/event_bridge.json"),
             include_bytes!("../../tests/samples/ceph.json"),
@@ -481,6 +505,7 @@ mod tests {
             include_bytes!("../../tests/samples/recorded/moto.json"),
             include_bytes!("../../tests/samples/recorded/moto_event_bridge.json"),
             include_bytes!("../../tests/samples/recorded/seaweedfs.json"),
+            include_bytes!("../../tests/samples/recorded/ceph.json"),
         ];
         let mut random = StdRng::seed_from_u64(4);
         let (mut parsed, mut refused) = (0, 0);

@@ -298,6 +298,8 @@ impl Index {
             // What only a listing tells is kept.
             let told = listed.get(&id).and_then(Option::as_ref);
             match looked {
+                // Ceph tells of versions that say that an object is deleted in listings only.
+                bucket::Looked::Gone if !self.is_touched(&id) && told.is_some_and(is_marker) => (id, told.cloned()),
                 bucket::Looked::Gone => (id, None),
                 bucket::Looked::LeftOut(id) => (id, None),
                 bucket::Looked::Present(present) => (id, Some(merged(present, told))),
@@ -337,6 +339,10 @@ async fn look_at(bucket: &Bucket, id: &ObjectId, which: Which, fetch: Fetch) -> 
     }
     tokio::time::sleep(PAUSE).await;
     bucket.look(id, which, fetch).await
+}
+
+fn is_marker((_, change): &Present) -> bool {
+    matches!(change, Change::MarkedDeleted(_))
 }
 
 /// What asking for an object told, and what the listing told of the same content.

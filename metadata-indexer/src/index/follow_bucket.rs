@@ -19,36 +19,28 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Index {
     /// What events tell from now on is taken, and what was there before is listed: but where a queue kept what happened since the index
-    /// was complete.
-    ///
-    /// # Errors
-    /// Why it could not be started, and what follows already, which is to be stopped.
+    /// was complete. Who follows is the first of `tasks`, also when this fails.
     pub(super) async fn start_bucket(
         self: &Arc<Self>,
         lake: &Lakehouse,
         stopping: watch::Receiver<bool>,
-    ) -> std::result::Result<JoinHandle<()>, (Error, Option<JoinHandle<()>>)> {
-        let opened = async {
-            let feed = feed::open(&self.options, &self.own.sources).await?;
-            self.hook()?;
-            Ok((feed, matches!(self.options.events()?, Some(Feed::Queue { .. }))))
-        };
-        let (feed, is_kept) = opened.await.map_err(|error| (error, None))?;
-        let task = tokio::spawn(Arc::clone(self).follow_bucket(lake.downgrade(), feed, stopping));
-        let brought_up = async {
-            if is_kept && self.is_complete(lake).await? {
-                // What is in the journal only may be all that ever comes.
-                return self.write_alone(lake, async |_| Ok(())).await;
-            }
-            self.bring_up(lake).await.map(|_| ())
-        };
-        match brought_up.await {
-            // Who follows may have ended meanwhile, and said why.
-            Ok(()) if task.is_finished() => {}
-            Ok(()) => self.set_state(IndexState::Active, None),
-            Err(error) => return Err((error, Some(task))),
+        tasks: &mut Vec<JoinHandle<()>>,
+    ) -> Result<()> {
+        let feed = feed::open(&self.options, &self.own.sources).await?;
+        self.hook()?;
+        let is_kept = matches!(self.options.events()?, Some(Feed::Queue { .. }));
+        tasks.insert(0, tokio::spawn(Arc::clone(self).follow_bucket(lake.downgrade(), feed, stopping)));
+        if is_kept && self.is_complete(lake).await? {
+            // What is in the journal only may be all that ever comes.
+            self.write_alone(lake, async |_| Ok(())).await?;
+        } else {
+            self.bring_up(lake).await?;
         }
-        Ok(task)
+        // Who follows may have ended meanwhile, and said why.
+        if !tasks.first().is_some_and(JoinHandle::is_finished) {
+            self.set_state(IndexState::Active, None);
+        }
+        Ok(())
     }
 
     async fn follow_bucket(

@@ -32,16 +32,18 @@ impl Index {
         lake: &Lakehouse,
         folder: &Folder,
         stopping: tokio::sync::watch::Receiver<bool>,
-    ) -> std::result::Result<JoinHandle<()>, (Error, Option<JoinHandle<()>>)> {
+        tasks: &mut Vec<JoinHandle<()>>,
+    ) -> Result<()> {
         // Before the listing, so that nothing happens between them.
         let watch = watch(folder).await;
-        let unreadable = self.bring_up(lake).await.map_err(|error| (error, None))?.unreadable;
+        let unreadable = self.bring_up(lake).await?.unreadable;
         match &watch {
             Ok(_) => self.set_state(IndexState::Active, unreadable.as_ref()),
             Err(error) => self.set_state(IndexState::Failed, Some(error)),
         }
         let follow = Arc::clone(self).follow_folder(folder.clone(), lake.downgrade(), watch.ok(), stopping);
-        Ok(tokio::spawn(follow))
+        tasks.insert(0, tokio::spawn(follow));
+        Ok(())
     }
 
     /// Without a watch, the source is listed now and then, until it can be watched.

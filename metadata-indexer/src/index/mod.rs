@@ -233,19 +233,16 @@ impl Index {
         // What is listed first may be very much, and is kept up, too.
         let (stop, stopping) = watch::channel(false);
         let awaited = due::Awaited::new(&self.due);
-        let keep_up = tokio::spawn(Arc::clone(self).keep_up_as_it_comes(lake.downgrade(), stopping.clone(), awaited));
+        let mut tasks = vec![tokio::spawn(Arc::clone(self).keep_up_as_it_comes(lake.downgrade(), stopping.clone(), awaited))];
         let started = match &self.source {
-            Source::Folder(folder) => self.start_folder(lake, folder, stopping.clone()).await,
-            Source::Bucket(_) => self.start_bucket(lake, stopping.clone()).await,
+            Source::Folder(folder) => self.start_folder(lake, folder, stopping.clone(), &mut tasks).await,
+            Source::Bucket(_) => self.start_bucket(lake, stopping.clone(), &mut tasks).await,
         };
-        let mut tasks = match started {
-            Ok(follow) => vec![follow, keep_up],
-            Err((error, begun)) => {
-                self.end(Following { tasks: begun.into_iter().chain([keep_up]).collect(), stop }).await;
-                self.set_state(IndexState::Failed, Some(&error));
-                return Err(error);
-            }
-        };
+        if let Err(error) = started {
+            self.end(Following { tasks, stop }).await;
+            self.set_state(IndexState::Failed, Some(&error));
+            return Err(error);
+        }
         if self.annotates() {
             let annotate = Arc::clone(self).annotate_as_it_comes(lake.downgrade(), stopping);
             tasks.push(tokio::spawn(annotate));

@@ -64,7 +64,7 @@ impl Index {
             if large.is_empty() && !self.due.is_more_than_batches() {
                 large.spawn(Arc::clone(&self).rewrite_large(lake.clone(), stop.clone()));
             }
-            if !self.keep_up_now(&lake, &[MEDIUM, SMALL], Some(&stop)).await {
+            if !self.keep_up_now(&lake, Some(&stop)).await {
                 in_order = None;
             }
         }
@@ -76,7 +76,7 @@ impl Index {
     /// Keeps the tables up when there is something to do and nobody else does so.
     pub(super) async fn keep_up_unless_awaited(&self, lake: &Lakehouse) {
         if !self.due.is_awaited() {
-            self.keep_up_now(lake, &TIERS, None).await;
+            self.keep_up_now(lake, None).await;
         }
     }
 
@@ -101,8 +101,8 @@ impl Index {
         tracing::warn!(index = self.name, error = error.report(), "upkeep of a metadata index failed");
     }
 
-    /// Whether it was done, as far as there was something to do. What batches left are files of `tiers`.
-    async fn keep_up_now(&self, lake: &Lakehouse, tiers: &[Tier], stop: Option<&watch::Receiver<bool>>) -> bool {
+    /// Whether it was done, as far as there was something to do. Where there is a `stop`, large files are put together beside this.
+    async fn keep_up_now(&self, lake: &Lakehouse, stop: Option<&watch::Receiver<bool>>) -> bool {
         // Who comes while another is at it leaves it to that one, or to who comes next.
         let Ok(_one) = self.due.one.try_lock() else { return false };
         let Some(upkeep) = self.due.take() else { return true };
@@ -111,9 +111,9 @@ impl Index {
             self.due.put_back(Upkeep::Batches);
             return false;
         }
-        let tiers = match upkeep {
-            Upkeep::Batches => tiers,
-            Upkeep::Quiet => &TIERS,
+        let tiers: &[Tier] = match upkeep {
+            Upkeep::Batches if stop.is_some() => &[MEDIUM, SMALL],
+            Upkeep::Batches | Upkeep::Quiet => &TIERS,
             Upkeep::All => &[ALL],
         };
         let _large = match upkeep {
@@ -436,11 +436,11 @@ mod tests {
         let (before, known) = (number(&lake, files).await, number(&lake, keys).await);
         assert!(before > 8, "{before} files");
         index.due.put_back(Upkeep::Quiet);
-        assert!(!index.keep_up_now(&lake, &TIERS, None).await, "somebody, if not this process, committed a moment ago");
+        assert!(!index.keep_up_now(&lake, None).await, "somebody, if not this process, committed a moment ago");
         assert_eq!(number(&lake, files).await, before);
         clock.0.store(60_000, Ordering::Relaxed);
         index.due.put_back(Upkeep::Quiet);
-        assert!(index.keep_up_now(&lake, &TIERS, None).await);
+        assert!(index.keep_up_now(&lake, None).await);
         assert_eq!((number(&lake, files).await, number(&lake, keys).await), (4, known), "a file in each partition");
         assert_eq!(number(&lake, "SELECT count(DISTINCT key) FROM docs.inventory").await, known);
         // What is in order is left alone.
@@ -448,7 +448,7 @@ mod tests {
         let committed = number(&lake, snapshots).await;
         clock.0.store(120_000, Ordering::Relaxed);
         index.due.put_back(Upkeep::Quiet);
-        assert!(index.keep_up_now(&lake, &TIERS, None).await);
+        assert!(index.keep_up_now(&lake, None).await);
         assert_eq!(number(&lake, snapshots).await, committed);
     }
 }

@@ -10,7 +10,7 @@ use super::backlog::Backlog;
 use super::conditions::{is_one_of, timestamp};
 use super::due::Due;
 use super::key_index::{self, KeyIndex, Known};
-use super::marks::{self, BATCH, BATCH_SINCE, COMPLETE, LAST, batches, number, property};
+use super::marks::{self, BATCH, BATCH_SINCE, COMPLETE, JOURNAL_SNAPSHOT, LAST, batches, number, property};
 use super::new_file::NewFile;
 use super::shard::KeyHash;
 use super::upkeep;
@@ -168,8 +168,14 @@ impl Writer {
             self.recall(lake, found.iter().map(|record| (&record.id, record.timestamp))).await?;
             all.extend(found.into_iter().filter(|record| self.is_newer(record)));
         }
-        let properties = HashMap::from([(BATCH.to_string(), self.batch.to_string())]);
-        self.apply(lake, &all.iter().collect::<Vec<_>>(), properties).await
+        self.apply(lake, &all.iter().collect::<Vec<_>>(), self.applied()).await
+    }
+
+    /// What the inventory tells when it has all changes of the journal.
+    fn applied(&self) -> HashMap<String, String> {
+        let snapshot = self.journal.snapshot().map(|snapshot| (JOURNAL_SNAPSHOT, snapshot.snapshot_id().to_string()));
+        let told = [(BATCH, self.batch.to_string())].into_iter().chain(snapshot);
+        told.map(|(name, value)| (name.to_string(), value)).collect()
     }
 
     /// Whether nobody else wrote to the tables since.
@@ -237,14 +243,13 @@ impl Writer {
     pub(super) async fn commit(&mut self, lake: &Lakehouse, records: &[&Record]) -> Result<()> {
         let Some(since) = records.iter().map(|record| record.timestamp).min() else { return Ok(()) };
         let last = records.iter().map(|record| record.sequence).max().unwrap_or(self.last).max(self.last);
-        let batch = (self.batch + 1).to_string();
-        let properties = [(BATCH, batch.clone()), (BATCH_SINCE, since.to_string()), (LAST, last.text())];
+        let properties = [(BATCH, (self.batch + 1).to_string()), (BATCH_SINCE, since.to_string()), (LAST, last.text())];
         let properties = properties.map(|(name, value)| (name.to_string(), value)).into();
         let added = vec![journal_rows(&self.bucket, records.iter().copied())?];
         self.journal = lake.change_rows(&self.journal, RowChange { added, properties, ..RowChange::default() }).await?;
         self.batch += 1;
         self.last = last;
-        self.apply(lake, records, HashMap::from([(BATCH.to_string(), batch)])).await?;
+        self.apply(lake, records, self.applied()).await?;
         self.due.add(self.batch);
         if let Err(error) = self.shorten(lake).await {
             // The changes are there. What was done before it failed makes this writer old, which is found out.

@@ -91,6 +91,36 @@ async fn a_part_of_a_bucket_is_listed_and_told_of() {
 }
 
 /// Of other keys neither listings nor events make rows.
+/// Snapshots of the inventory say of which of the journal they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_inventory_is_read_with_its_journal() {
+    let lake = lake_with(&Arc::new(InMemory::new())).await;
+    rows(&lake, "CREATE METADATA INDEX i ON 'gs://photos' WITH (reconcile_every = 'never')").await;
+    let index = lake.metadata_index("i").await.unwrap();
+    for batch in 1..=3 {
+        index.push(&message(&[created("photos", &format!("{batch}"), 1, batch)])).await.unwrap();
+    }
+    let told = |table: &str, name: &str| {
+        let name = format!("summary['tarndb.metadata-index.{name}']");
+        format!("SELECT snapshot_id, {name} FROM i.\"{table}$snapshots\" WHERE {name} IS NOT NULL")
+    };
+    let pairs = lines(&rows(&lake, &told("inventory", "journal-snapshot-id")).await);
+    let mut batches = Vec::new();
+    for (inventory, journal) in pairs.iter().map(|pair| pair.split_once('|').unwrap()) {
+        let read = async |table: &str, snapshot: &str| {
+            let keys = lines(&rows(&lake, &format!("SELECT count(*) FROM i.{table} FOR VERSION AS OF {snapshot}")).await);
+            let told = lines(&rows(&lake, &told(table, "batch")).await);
+            assert!(told.contains(&format!("{snapshot}|{}", keys[0])), "{told:?}");
+            keys[0].clone()
+        };
+        batches.push(read("inventory", inventory).await);
+        assert_eq!(batches.last(), Some(&read("journal", journal).await));
+    }
+    batches.sort();
+    assert_eq!(batches, ["1", "2", "3"]);
+    lake.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_is_about_keys_that_end_as_it_says() {
     let store = Arc::new(InMemory::new());
@@ -386,6 +416,47 @@ async fn versions_have_their_own_tags() {
     index.reconcile().await.unwrap();
     assert_eq!(lines(&rows(&lake, shown).await), ["NULL|blue", "v1|red", "v2|NULL"]);
     assert_eq!(index.status().await.unwrap().last_error, None);
+    lake.close().await;
+}
+
+/// As of Ceph, which does not tell the versions of some objects, nor, but in listings, which say that an object is deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_of_which_little_is_told() {
+    let server = S3Server::start(true).await;
+    server.objects().hides_markers = true;
+    let put = |key: &str, id: &str, is_marker: bool| {
+        let version = Version { id: Some(id.to_string()), is_marker, size: 1, e_tag: id.to_string(), ..Version::default() };
+        server.objects().put(key, version);
+    };
+    put("a", "a1", false);
+    put("b", "b1", false);
+    let lake = builder("memory://").build().await.unwrap();
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x")]);
+    let index = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
+    let tell = async |name: &str, key: &str, version: &str, sequencer: &str| {
+        let object = format!(r#"{{"key":"{key}","size":1,"versionId":"{version}","sequencer":"{sequencer}"}}"#);
+        let head = format!(r#""eventSource":"ceph:s3","eventTime":"2026-03-04T10:11:12Z","eventName":"{name}""#);
+        let event = format!(r#"{{"Records":[{{{head},"s3":{{"bucket":{{"name":"photos"}},"object":{object}}}}}]}}"#);
+        index.push(&event).await.unwrap()
+    };
+    put("a", "a2", true);
+    let told = tell("ObjectRemoved:DeleteMarkerCreated", "a", "", "12000069AAAAAAAA").await;
+    assert_eq!((told.applied, told.dead), (1, 0));
+    put("c", "c1", false);
+    assert_eq!(tell("ObjectCreated:Copy", "c", "", "12000069BBBBBBBB").await.applied, 1);
+    let shown = "SELECT key, version_id, is_delete_marker FROM i.inventory";
+    let objects = ["a|a1|false", "a|a2|true", "b|b1|false", "c|c1|false"];
+    assert_eq!(lines(&rows(&lake, shown).await), objects);
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    // One of which nothing is told, and one that goes.
+    put("b", "b2", true);
+    server.objects().remove("a", Some("a2"));
+    let sequencer = "13000069AAAAAAAA";
+    assert_eq!(tell("ObjectRemoved:Delete", "a", "a2", sequencer).await.applied, 1);
+    for created in [1, 0] {
+        assert_eq!(index.reconcile().await.unwrap(), Synced { created, ..Synced::default() });
+        assert_eq!(lines(&rows(&lake, shown).await), ["a|a1|false", "b|b1|false", "b|b2|true", "c|c1|false"]);
+    }
     lake.close().await;
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct Objects {
     pub(crate) asked: BTreeMap<String, usize>,
     /// It cannot be listed.
     pub(crate) fails: bool,
+    /// Versions that say that an object is deleted are told of in listings only, as by Ceph.
+    pub(crate) hides_markers: bool,
 }
 
 /// A server on a free port of this machine, which ends with this.
@@ -169,7 +171,9 @@ impl Objects {
             )
         });
         let version = |(key, version): &(&String, &Version)| {
-            listed(if version.is_marker { "DeleteMarker" } else { "Version" }, key, version)
+            let is_newest = self.version(key, None).is_some_and(|newest| newest.id == version.id);
+            let listed = listed(if version.is_marker { "DeleteMarker" } else { "Version" }, key, version);
+            listed.replacen("<LastModified>", &format!("<IsLatest>{is_newest}</IsLatest><LastModified>"), 1)
         };
         let versions: String = page.iter().map(version).collect();
         format!("<ListVersionsResult>{ENCODED}{}{versions}</ListVersionsResult>", more.unwrap_or_default())
@@ -258,6 +262,7 @@ async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semapho
     let (mut response, mut body) = (Response::builder(), Body::empty());
     let response = match objects.version(&key, id) {
         None => return status(StatusCode::NOT_FOUND),
+        Some(version) if version.is_marker && objects.hides_markers => return status(StatusCode::NOT_FOUND),
         Some(version) if version.is_marker => {
             let code = if id.is_some() { StatusCode::METHOD_NOT_ALLOWED } else { StatusCode::NOT_FOUND };
             let id = version.id.as_deref().unwrap_or("null");
