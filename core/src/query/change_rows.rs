@@ -20,9 +20,10 @@ pub struct RowChange {
     pub added: Vec<RecordBatch>,
     /// Positions of live rows, by the location of their data file, as the columns `_pos` and `_file` tell them.
     pub deleted: BTreeMap<String, RoaringTreemap>,
-    /// Table properties that are set with it, also in the summary of its snapshot: what the caller has to know of the change when it
-    /// finds the table later, and who reads an older snapshot, of that one.
+    /// Table properties that are set with it: what the caller has to know of the change when it finds the table later.
     pub properties: HashMap<String, String>,
+    /// What the summary of its snapshot tells beside its counts, none of which is replaced.
+    pub summary: HashMap<String, String>,
 }
 
 /// See [`Lakehouse::change_rows`].
@@ -42,7 +43,8 @@ pub(crate) async fn change_rows(lake: &Lakehouse, table: &Table, change: RowChan
             return Err(error);
         }
     };
-    let action = RowDelta::replacing(table, added, deletes, referenced, superseded, files, change.properties);
+    let action = RowDelta::replacing(table, added, deletes, referenced, superseded, files);
+    let action = action.with_properties(change.properties, change.summary);
     // Who decides by what the table holds has to look again when it holds more.
     let action = action.with_serializable(Box::new(|_, _, _| true));
     let committed = Transaction::new(table, Caller::User).with(action).commit().await?;

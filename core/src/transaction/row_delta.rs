@@ -52,7 +52,7 @@ impl RowDelta {
         Self::of(table, SnapshotChange { superseded, ..change }, referenced, knows_older)
     }
 
-    /// Adds rows, too, and sets table properties; and the deletes have the positions of all older ones of the data files in `superseded`,
+    /// Adds rows, too; and the deletes have the positions of all older ones of the data files in `superseded`,
     /// whose place they take.
     pub(crate) fn replacing(
         table: &Table,
@@ -61,7 +61,6 @@ impl RowDelta {
         referenced: HashSet<String>,
         superseded: HashSet<String>,
         removed: HashSet<String>,
-        properties: HashMap<String, String>,
     ) -> Self {
         let operation = match (added.is_empty(), deletes.is_empty() && removed.is_empty()) {
             (_, true) => Operation::Append,
@@ -73,10 +72,16 @@ impl RowDelta {
             added_deletes: deletes,
             removed_data: removed,
             superseded,
-            properties: properties.clone(),
             ..SnapshotChange::new(operation)
         };
-        Self { properties, ..Self::of(table, change, referenced, true) }
+        Self::of(table, change, referenced, true)
+    }
+
+    /// Sets properties of the table, and of the snapshot's summary.
+    pub(crate) fn with_properties(mut self, table: HashMap<String, String>, summary: HashMap<String, String>) -> Self {
+        self.properties = table;
+        self.producer.set_properties(summary);
+        self
     }
 
     fn of(table: &Table, change: SnapshotChange, referenced: HashSet<String>, knows_older: bool) -> Self {

@@ -84,6 +84,10 @@ impl SnapshotProducer {
         }
     }
 
+    pub(super) fn set_properties(&mut self, summary: HashMap<String, String>) {
+        self.change.properties = summary;
+    }
+
     pub(super) fn is_in(&self, metadata: &TableMetadata) -> bool {
         // A snapshot that expired already is still named by its child.
         metadata.snapshot_by_id(self.snapshot_id).is_some()

@@ -96,7 +96,7 @@ impl SummaryBuilder {
         }
     }
 
-    /// `properties` are the caller's own; none of them takes the place of a count.
+    /// `properties` are the caller's own; none of them takes the place of a count that there is.
     pub(super) fn build(self, operation: Operation, properties: HashMap<String, String>) -> Summary {
         let mut additional_properties = properties;
         additional_properties.extend(self.counts.into_iter().map(|(key, n)| (key.to_string(), n.to_string())));

@@ -45,8 +45,9 @@ async fn what_a_change_tells_is_of_the_table_and_of_its_snapshot() {
     run(&lake, &["CREATE TABLE t (id BIGINT)"]).await;
     let mut table = lake.table("t").await.unwrap();
     for place in ["1", "2"] {
-        let properties = [("a.place", place), ("added-records", "70")].map(|(name, value)| (name.to_string(), value.to_string()));
-        table = lake.change_rows(&table, RowChange { properties: properties.into(), ..change([7, 8], []) }).await.unwrap();
+        let texts = [("a.place", place), ("added-records", "70")].map(|(name, value)| (name.to_string(), value.to_string()));
+        let (properties, summary) = (texts[..1].iter().cloned().collect(), texts.into());
+        table = lake.change_rows(&table, RowChange { properties, summary, ..change([7, 8], []) }).await.unwrap();
         assert_eq!(table.metadata().properties()["a.place"], place);
     }
     let told = "SELECT summary['a.place'], summary['added-records'] FROM \"t$snapshots\"";

@@ -63,6 +63,11 @@ pub(crate) trait Objects: fmt::Debug + Send + Sync {
     /// `Unsupported` for what is not ours to read.
     async fn read(&self, id: &ObjectId, e_tag: Option<&str>, range: Range<u64>) -> Result<Option<Part>>;
 
+    /// Whether there are versions, or were.
+    async fn has_versions(&self) -> Result<bool> {
+        Ok(false)
+    }
+
     /// What was not allowed, and is done without.
     fn denied(&self) -> Option<String> {
         None
@@ -187,6 +192,29 @@ impl Bucket {
             part
         };
         Ok(listed.map_ok(kept).map_err(of_store).boxed())
+    }
+
+    /// Whether it has versions, or had.
+    ///
+    /// # Errors
+    /// As [`Bucket::list`].
+    pub(crate) async fn has_versions(&self) -> Result<bool> {
+        self.objects().await?.has_versions().await.map_err(of_store)
+    }
+
+    /// All versions of a key, with what listings tell.
+    ///
+    /// # Errors
+    /// As [`Bucket::list`].
+    pub(crate) async fn versions(&self, key: &str) -> Result<Vec<Present>> {
+        let mut parts = self.objects().await?.list(key).await.map_err(of_store)?;
+        let (mut versions, mut is_other) = (Vec::new(), false);
+        // In the order of keys, of which this is the first.
+        while !is_other && let Some(part) = parts.try_next().await.map_err(of_store)? {
+            is_other = part.iter().any(|(id, _)| id.key != key);
+            versions.extend(part.into_iter().filter(|(id, change)| id.key == key && self.has_after(change)));
+        }
+        Ok(versions)
     }
 
     /// An object now, with what the options say.

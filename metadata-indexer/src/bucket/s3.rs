@@ -78,20 +78,6 @@ impl S3 {
         })
     }
 
-    /// Whether the bucket has versions, or had.
-    async fn has_versions(&self) -> Result<bool> {
-        match self.client.get_bucket_versioning().bucket(&self.bucket).send().await {
-            Ok(versioning) => Ok(versioning.status().is_some()),
-            Err(error) if matches!(status(&error), Some(405 | 501)) => Ok(false),
-            // Not all call the root of their answer as S3 does.
-            Err(error) if status(&error) == Some(200) => {
-                let body = error.raw_response().and_then(|response| response.body().bytes()).unwrap_or_default();
-                Ok(body.windows(STATUS.len()).any(|window| window == STATUS))
-            }
-            Err(error) => Err(failed("whether the bucket has versions cannot be read", error)),
-        }
-    }
-
     async fn page(&self, prefix: &str, token: Option<String>) -> Result<(Vec<Present>, Page)> {
         let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).encoding_type(EncodingType::Url);
         let page = request.set_continuation_token(token).send().await.map_err(|e| failed("the bucket cannot be listed", e))?;
@@ -111,13 +97,7 @@ impl S3 {
         Ok((objects, next.map_or(Page::End, |token| Page::After(Marker::Token(token.to_string())))))
     }
 
-    /// Versions, each with whether it is the newest one of its key.
-    async fn page_of_versions(
-        &self,
-        prefix: &str,
-        key: Option<String>,
-        version: Option<String>,
-    ) -> Result<(Vec<(Present, bool)>, Page)> {
+    async fn page_of_versions(&self, prefix: &str, key: Option<String>, version: Option<String>) -> Result<(Vec<Present>, Page)> {
         let request = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix).encoding_type(EncodingType::Url);
         let request = request.set_key_marker(key).set_version_id_marker(version);
         let page = request.send().await.map_err(|e| failed("the versions in the bucket cannot be listed", e))?;
@@ -135,13 +115,13 @@ impl S3 {
                 checksum_algorithm: object.checksum_algorithm().first().map(|algorithm| algorithm.as_str().to_string()),
                 ..content(object.e_tag(), object.last_modified())
             };
-            objects.push(((id(key, object.version_id())?, Change::Created(listed)), object.is_latest().unwrap_or(false)));
+            objects.push((id(key, object.version_id())?, Change::Created(listed)));
         }
         for marker in page.delete_markers() {
             let Some(key) = marker.key() else { continue };
             let last_modified = micros(marker.last_modified());
             let state = ObjectState { size: Some(0), last_modified, ..ObjectState::default() };
-            objects.push(((id(key, marker.version_id())?, Change::MarkedDeleted(state)), marker.is_latest().unwrap_or(false)));
+            objects.push((id(key, marker.version_id())?, Change::MarkedDeleted(state)));
         }
         if !page.is_truncated().unwrap_or(false) {
             return Ok((objects, Page::End));
@@ -197,22 +177,18 @@ impl S3 {
     }
 
     /// An object as a listing tells of it, which begins with it.
-    async fn look_by_listing(&self, id: &ObjectId, which: Which) -> Result<Option<Present>> {
-        if id.version.is_none() && !self.lists_versions.load(Ordering::Relaxed) {
-            let (listed, _) = self.page(&id.key, None).await?;
-            return Ok(listed.into_iter().find(|(found, _)| found == id));
-        }
-        let (listed, rest) = self.page_of_versions(&id.key, None, None).await?;
-        let is_meant = |found: &ObjectId, is_newest: bool| match which {
-            Which::Newest if id.version.is_none() => is_newest && found.key == id.key,
-            _ => found == id,
+    async fn look_by_listing(&self, id: &ObjectId, unversioned: bool) -> Result<Option<Present>> {
+        let (listed, rest) = if unversioned || id.version.is_some() {
+            self.page_of_versions(&id.key, None, None).await?
+        } else {
+            self.page(&id.key, None).await?
         };
-        let found = listed.into_iter().find(|((found, _), is_newest)| is_meant(found, *is_newest));
+        let found = listed.into_iter().find(|(found, _)| found == id);
         match (found, rest) {
             (None, Page::After(Marker::Version { key, .. })) if key.as_ref() == Some(&id.key) => {
                 Err(Error::unsupported("an object has too many versions to find one").with_context("key", &id.key))
             }
-            (found, _) => Ok(found.map(|(present, _)| present)),
+            (found, _) => Ok(found),
         }
     }
 
@@ -262,6 +238,19 @@ fn decoded(key: &str, encoded: bool) -> Result<String> {
 
 #[async_trait]
 impl Objects for S3 {
+    async fn has_versions(&self) -> Result<bool> {
+        match self.client.get_bucket_versioning().bucket(&self.bucket).send().await {
+            Ok(versioning) => Ok(versioning.status().is_some()),
+            Err(error) if matches!(status(&error), Some(405 | 501)) => Ok(false),
+            // Not all call the root of their answer as S3 does.
+            Err(error) if status(&error) == Some(200) => {
+                let body = error.raw_response().and_then(|response| response.body().bytes()).unwrap_or_default();
+                Ok(body.windows(STATUS.len()).any(|window| window == STATUS))
+            }
+            Err(error) => Err(failed("whether the bucket has versions cannot be read", error)),
+        }
+    }
+
     async fn list(&self, prefix: &str) -> Result<BoxStream<'_, Result<Vec<Present>>>> {
         let versions = self.has_versions().await?;
         self.lists_versions.store(versions, Ordering::Relaxed);
@@ -269,23 +258,21 @@ impl Objects for S3 {
         let pages = stream::try_unfold(Page::First, move |page| {
             let prefix = prefix.clone();
             async move {
-                let (key, version) = match page {
+                let (objects, next) = match page {
                     Page::End => return Ok(None),
-                    Page::First if versions => (None, None),
-                    Page::First => return self.page(&prefix, None).await.map(Some),
-                    Page::After(Marker::Token(token)) => return self.page(&prefix, Some(token)).await.map(Some),
-                    Page::After(Marker::Version { key, version }) => (key, version),
+                    Page::First if versions => self.page_of_versions(&prefix, None, None).await?,
+                    Page::First => self.page(&prefix, None).await?,
+                    Page::After(Marker::Token(token)) => self.page(&prefix, Some(token)).await?,
+                    Page::After(Marker::Version { key, version }) => self.page_of_versions(&prefix, key, version).await?,
                 };
-                let (objects, next) = self.page_of_versions(&prefix, key, version).await?;
-                Ok(Some((objects.into_iter().map(|(present, _)| present).collect(), next)))
+                Ok(Some((objects, next)))
             }
         });
         Ok(pages.boxed())
     }
 
     async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>> {
-        let versions = self.lists_versions.load(Ordering::Relaxed);
-        let unversioned = which == Which::Unversioned && versions;
+        let unversioned = which == Which::Unversioned && self.lists_versions.load(Ordering::Relaxed);
         let version = if which == Which::Unversioned { self.version(id) } else { id.version.clone() };
         let request = self.client.head_object().bucket(&self.bucket).key(&id.key).set_version_id(version.clone());
         let found = match request.clone().checksum_mode(ChecksumMode::Enabled).send().await {
@@ -304,11 +291,7 @@ impl Objects for S3 {
                 let id = ObjectId { key: id.key.clone(), version: version.filter(|version| *version != "null") };
                 Ok(Some((id, Change::Created(state))))
             }
-            Err(error) if status(&error) == Some(404) => match marker(&id.key, &error) {
-                // Ceph tells of versions that say so in listings only.
-                None if versions && id.version.is_none() && which == Which::Newest => self.look_by_listing(id, which).await,
-                told => Ok(told),
-            },
+            Err(error) if status(&error) == Some(404) => Ok(marker(&id.key, &error)),
             // So S3 answers when the version says that the object is deleted.
             Err(error) if status(&error) == Some(405) && (id.version.is_some() || unversioned) => {
                 let state = ObjectState { size: Some(0), ..ObjectState::default() };
@@ -318,7 +301,7 @@ impl Objects for S3 {
             // refused too, it is not about this object.
             Err(error) if matches!(status(&error), Some(400 | 403 | 405)) => {
                 self.deny("objects are indexed as far as listings tell", &failed("an object cannot be read", error));
-                self.look_by_listing(id, which).await
+                self.look_by_listing(id, unversioned).await
             }
             Err(error) => Err(failed_at(&id.key, "an object cannot be read", error)),
         }

@@ -65,7 +65,15 @@ fn touched(object: &Fields<'_>, time: Option<i64>) -> Result<Parsed> {
 
 fn event(object: &Fields<'_>, time: Option<i64>, news: News) -> Result<Parsed> {
     let (bucket, id) = (object.required("bucket")?.to_string(), ObjectId::of_key(object.required("name")?));
-    Ok(Parsed::Event(ObjectEvent { bucket, is_of_any: false, id, time, news, origin: Origin::default() }))
+    Ok(Parsed::Event(ObjectEvent {
+        bucket,
+        is_of_any: false,
+        is_of_unnamed_version: false,
+        id,
+        time,
+        news,
+        origin: Origin::default(),
+    }))
 }
 
 fn parsed(kind: &str, object: &Fields<'_>, time: Option<i64>, overwritten: bool) -> Result<Parsed> {

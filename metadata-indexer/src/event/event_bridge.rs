@@ -39,6 +39,7 @@ pub(super) fn parse(event: &Value<'_>) -> Result<Parsed> {
     Ok(Parsed::Event(ObjectEvent {
         bucket: detail.below("bucket").required("name")?.to_string(),
         is_of_any: false,
+        is_of_unnamed_version: false,
         id: ObjectId { key: object.required("key")?.to_string(), version: version(object.text("version-id")) },
         time: Some(time),
         news,

@@ -33,7 +33,15 @@ pub(super) fn parse(event: &Value<'_>) -> Result<Vec<Parsed>> {
     let subject = fields.required("subject")?;
     let event = |(bucket, key): (String, String), news: News| {
         let origin = Origin { request_id: data.some_text("requestId"), ..Origin::default() };
-        Parsed::Event(ObjectEvent { bucket, is_of_any: false, id: ObjectId::of_key(key), time: Some(time), news, origin })
+        Parsed::Event(ObjectEvent {
+            bucket,
+            is_of_any: false,
+            is_of_unnamed_version: false,
+            id: ObjectId::of_key(key),
+            time: Some(time),
+            news,
+            origin,
+        })
     };
     let sequence = data.text("sequencer").and_then(sequence);
     let news = match (kind.strip_prefix(STORAGE).unwrap_or(kind), sequence) {

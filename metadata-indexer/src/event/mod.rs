@@ -33,6 +33,8 @@ pub struct ObjectEvent {
     pub(crate) bucket: String,
     /// Whether its sender tells of all buckets and cannot be asked to tell of one.
     pub(crate) is_of_any: bool,
+    /// Where the bucket has versions, the change made one that is not named.
+    pub(crate) is_of_unnamed_version: bool,
     pub(crate) id: ObjectId,
     /// In microseconds since 1970; not all stores tell.
     pub(crate) time: Option<i64>,
@@ -376,19 +378,21 @@ mod tests {
             // Before the bucket had versions.
             "KEY - 6B0D8D621A55556A created Some(10)",
             "KEY - 6B0D8D621AAB1770 created Some(11)",
-            "copy.jpg - touched Some(Created)",
-            "large - touched Some(Created)",
+            "copy.jpg - 6B0D8D621B04A18D created Some(11)",
+            "large - 6B0D8D6223A243E6 created Some(5242880)",
             "copy.jpg - 6B0D8D62269A7393 deleted None",
             "large - 6B0D8D6226EEE801 deleted None",
             // And after.
             "KEY j3NCxk5mL62HOA6ZVu5kJvhObpC0zCS 6B0D8D622D762490 created Some(10)",
             "KEY zBppAM-iY5R5phDkeEVqX6bBcUxFP84 6B0D8D622DD6CE34 created Some(11)",
-            "copy.jpg - touched Some(Created)",
-            "large - touched Some(Created)",
+            "copy.jpg - 6B0D8D622E403A6E created Some(11)",
+            "large - 6B0D8D6236CF7B63 created Some(5242880)",
             "copy.jpg - touched Some(Deleted)",
             "copy.jpg VN8j-x-UpsTuvk2harmgvQvauGIw.Wp 6B0D8D63014F77D3 deleted None",
         ];
         assert_eq!(ceph, lines.map(|line| line.replace("KEY", key)));
+        let is_unnamed = |place: &usize| event(&parts[*place]).is_of_unnamed_version;
+        assert_eq!((0..parts.len()).filter(is_unnamed).collect::<Vec<_>>(), [2, 3, 8, 9, 10]);
         assert_eq!(state(&parts[0]).tags.as_ref().map(BTreeMap::len), Some(2));
         assert_eq!(state(&parts[0]).user_metadata, Some([("owner".to_string(), "ann".to_string())].into()));
         assert_eq!(state(&parts[1]).user_metadata, Some(BTreeMap::new()));

@@ -19,9 +19,8 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
     let s3 = fields.below("s3");
     let object = s3.below("object");
     let is_ceph = source == "ceph:s3";
-    let version = version(object.text("versionId"));
-    // Ceph (16) does not tell the version that these made.
-    let is_unsaid = is_ceph && version.is_none();
+    // Ceph (16) does not name those of copies, of uploads in parts, and of what says that an object is deleted.
+    let is_unnamed = is_ceph && object.text("versionId").is_none_or(str::is_empty);
     let sequence = || sequence(is_ceph, &object);
     let news = match (family, action) {
         // MinIO tells of tags so.
@@ -30,7 +29,6 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
         }
         // Ceph tells so of uploads in parts that begin, when there is no object.
         ("ObjectCreated", "Post") if is_ceph => News::Touched(Some(EventKind::Created)),
-        ("ObjectCreated", "Copy" | "CompleteMultipartUpload") if is_unsaid => News::Touched(Some(EventKind::Created)),
         ("ObjectCreated", _) => match sequence()? {
             Some(sequence) => News::Changed(sequence, Change::Created(state(source, &fields, &object)?)),
             None => News::Touched(Some(EventKind::Created)),
@@ -41,7 +39,7 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
         }
         // Ceph tells it a second time under this name.
         ("LifecycleExpiration", _) if is_ceph => News::Touched(Some(EventKind::Deleted)),
-        ("ObjectRemoved", "DeleteMarkerCreated") if is_unsaid => News::Touched(Some(EventKind::Deleted)),
+        ("ObjectRemoved", "DeleteMarkerCreated") if is_unnamed => News::Touched(Some(EventKind::Deleted)),
         ("ObjectRemoved" | "LifecycleExpiration", "Delete" | "DeleteMarkerCreated") => match sequence()? {
             Some(sequence) if action == "Delete" => News::Changed(sequence, Change::Deleted),
             Some(sequence) => {
@@ -70,7 +68,11 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
     Ok(Some(Parsed::Event(ObjectEvent {
         bucket: s3.below("bucket").required("name")?.to_string(),
         is_of_any: false,
-        id: ObjectId { key: if is_ceph { key.to_string() } else { form_decoded(key)? }, version },
+        is_of_unnamed_version: is_unnamed && matches!(action, "Copy" | "CompleteMultipartUpload" | "DeleteMarkerCreated"),
+        id: ObjectId {
+            key: if is_ceph { key.to_string() } else { form_decoded(key)? },
+            version: version(object.text("versionId")),
+        },
         time: Some(fields.time("eventTime")?),
         news,
         origin: Origin {

@@ -50,6 +50,7 @@ fn touched(path: &str) -> Result<Parsed> {
     Ok(Parsed::Event(ObjectEvent {
         bucket,
         is_of_any: true,
+        is_of_unnamed_version: false,
         id,
         time: None,
         news: News::Touched(None),

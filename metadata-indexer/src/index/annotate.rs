@@ -364,7 +364,7 @@ impl Index {
         let batch = batches(&table)? + 1;
         let properties = HashMap::from([(BATCH.to_string(), batch.to_string())]);
         let added = if added.num_rows() > 0 { vec![added] } else { Vec::new() };
-        lake.change_rows(&table, RowChange { added, deleted, properties }).await?;
+        lake.change_rows(&table, RowChange { added, deleted, properties, ..RowChange::default() }).await?;
         if batch.is_multiple_of(due::EVERY)
             && let Err(error) = upkeep::keep_up(lake, &self.names.annotations, true, false).await
         {

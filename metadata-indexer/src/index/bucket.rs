@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use tarndb_core::{Error, ErrorKind, Lakehouse, Result};
 use tokio::sync::OnceCell;
 
@@ -75,7 +75,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Whether an object has the content that it is known to have.
-fn is_known(writer: &Writer, id: &ObjectId, change: &Change) -> bool {
+pub(super) fn is_known(writer: &Writer, id: &ObjectId, change: &Change) -> bool {
     let e_tag = change.state().and_then(|state| state.e_tag.as_deref());
     writer.known(id).is_some_and(|known| known.has_e_tag(e_tag))
 }
@@ -289,23 +289,36 @@ impl Index {
         Ok(synced)
     }
 
+    /// The versions of these keys that are not as they are known.
+    pub(super) async fn new_versions(&self, writer: &Writer, bucket: &Bucket, keys: Vec<String>) -> Result<Vec<Listed>> {
+        let listed = stream::iter(keys).map(|key| async move { bucket.versions(&key).await }).buffer_unordered(LOOKED_AT_ONCE);
+        let listed: Vec<Present> = listed.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+        let new = listed.into_iter().filter(|(id, change)| !is_as_listed(writer, id, change));
+        self.ask_again(bucket, new.map(|present| (present.0.clone(), Some(present))).collect(), self.options.fetch()?).await
+    }
+
     /// What the store says when it is asked for each of these.
     async fn ask_again(&self, bucket: &Bucket, unsure: Vec<Listed>, fetch: Fetch) -> Result<Vec<Listed>> {
         let asked = unsure.iter().map(|(id, _)| id.clone()).collect();
         let listed: HashMap<ObjectId, Option<Present>> = unsure.into_iter().collect();
         let answers = self.look(bucket, asked, Which::Unversioned, fetch).await?;
-        let answered = answers.found.into_iter().map(|(id, looked)| {
+        let (mut found, mut hidden) = (Vec::new(), Vec::new());
+        for (id, looked) in answers.found {
             // What only a listing tells is kept.
             let told = listed.get(&id).and_then(Option::as_ref);
             match looked {
-                // Ceph tells of versions that say that an object is deleted in listings only.
-                bucket::Looked::Gone if !self.is_touched(&id) && told.is_some_and(is_marker) => (id, told.cloned()),
-                bucket::Looked::Gone => (id, None),
-                bucket::Looked::LeftOut(id) => (id, None),
-                bucket::Looked::Present(present) => (id, Some(merged(present, told))),
+                bucket::Looked::Gone if told.is_some_and(is_marker) => hidden.push(id),
+                bucket::Looked::Gone => found.push((id, None)),
+                bucket::Looked::LeftOut(id) => found.push((id, None)),
+                bucket::Looked::Present(present) => found.push((id, Some(merged(present, told)))),
             }
+        }
+        // Ceph tells of versions that say that an object is deleted in listings only.
+        let asked = stream::iter(hidden).map(|id| async move {
+            let versions = bucket.versions(&id.key).await?;
+            Ok::<Listed, Error>((id.clone(), versions.into_iter().find(|(found, _)| *found == id)))
         });
-        let mut found: Vec<Listed> = answered.collect();
+        found.extend(asked.buffer_unordered(LOOKED_AT_ONCE).try_collect::<Vec<_>>().await?);
         for (id, _) in answers.refused {
             // It is there, for it was listed; what was not listed may be there, and what events told of may be another by now.
             if !self.is_touched(&id)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tarndb_core::{Error, Lakehouse, Result};
 
 use super::Index;
-use super::bucket::found_after;
+use super::bucket::{Answers, found_after, is_known};
 use super::key_index;
 use super::observe::pause_after;
 use super::status::EventCounts;
@@ -96,7 +96,7 @@ impl Index {
             return Err(Error::unsupported("a metadata index of a folder takes no events: it watches the folder"));
         };
         let (kinds, now) = (self.options.event_kinds()?, lake.storage().clock().now_ms().saturating_mul(1000));
-        let parts = self.changed_by_hook(parts)?;
+        let parts = without_unnamed(bucket, self.changed_by_hook(parts)?).await?;
         let sorted = sorted(bucket, kinds.as_deref(), parts, now);
         let mut attempt = 1;
         let mut counts = loop {
@@ -210,14 +210,17 @@ impl Index {
         bucket: &Bucket,
         touched: &[ObjectEvent],
     ) -> Result<(Vec<Record>, Vec<Dead>)> {
-        let touched: HashMap<&ObjectId, &ObjectEvent> = touched.iter().map(|event| (&event.id, event)).collect();
         if touched.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
+        let (unnamed, named): (Vec<&ObjectEvent>, Vec<_>) = touched.iter().partition(|event| event.is_of_unnamed_version);
+        let touched: HashMap<&ObjectId, &ObjectEvent> = named.into_iter().map(|event| (&event.id, event)).collect();
         let asked = touched.keys().map(|id| (*id).clone()).collect();
-        let answers = self.look(bucket, asked, Which::Newest, self.options.fetch()?).await?;
-        let refused = answers.refused.iter().map(|(id, error)| Dead::new(error.to_string(), id.key.as_bytes())).collect();
-        let answers = answers.found;
+        let Answers { found: mut answers, refused } = self.look(bucket, asked, Which::Newest, self.options.fetch()?).await?;
+        let refused = refused.iter().map(|(id, error)| Dead::new(error.to_string(), id.key.as_bytes())).collect();
+        let unnamed: HashMap<&str, &ObjectEvent> = unnamed.into_iter().map(|event| (event.id.key.as_str(), event)).collect();
+        let versions = self.new_versions(writer, bucket, unnamed.keys().map(ToString::to_string).collect()).await?;
+        answers.extend(versions.into_iter().map(|(id, present)| (id, present.map_or(Looked::Gone, Looked::Present))));
         let ids =
             answers.iter().filter_map(|(_, looked)| if let Looked::Present((id, _)) = looked { Some(id.clone()) } else { None });
         let ids = ids.collect();
@@ -225,7 +228,7 @@ impl Index {
         let now = lake.storage().clock().now_ms().saturating_mul(1000);
         let (mut records, mut seen) = (Vec::new(), HashSet::new());
         for (asked, looked) in answers {
-            let Some(event) = touched.get(&asked) else { continue };
+            let Some(event) = touched.get(&asked).or_else(|| unnamed.get(asked.key.as_str())) else { continue };
             let gone = match &looked {
                 Looked::Gone => Some(&asked),
                 Looked::LeftOut(id) => Some(id),
@@ -247,7 +250,7 @@ impl Index {
                     }
                     _ => (id, Change::Created(state)),
                 },
-                Looked::Present((id, _)) if writer.known(&id).is_some() => continue,
+                Looked::Present((id, change)) if is_known(writer, &id, &change) => continue,
                 Looked::Present(present) => present,
             };
             // The newest version of a key may be asked for with its version, and without.
@@ -262,6 +265,21 @@ impl Index {
         }
         Ok((records, refused))
     }
+}
+
+/// Where the bucket has versions, those are asked for that are not named.
+async fn without_unnamed(bucket: &Bucket, mut parts: Vec<Parsed>) -> Result<Vec<Parsed>> {
+    let is_unnamed = |part: &Parsed| matches!(part, Parsed::Event(event) if event.is_of_unnamed_version);
+    if parts.iter().any(is_unnamed) && bucket.has_versions().await? {
+        for part in &mut parts {
+            if let Parsed::Event(event) = part
+                && event.is_of_unnamed_version
+            {
+                event.news = News::Touched(event.news.kind());
+            }
+        }
+    }
+    Ok(parts)
 }
 
 /// Adds what has no value yet.

@@ -1,10 +1,10 @@
-//! How far the tables of an index are: table properties that are set with their rows, and are in the summaries of these snapshots, too.
+//! How far the tables of an index are: table properties that are set with their rows.
 
 use tarndb_core::{Error, Result, Table};
 
 /// Property of the tables, set with their rows: how many batches of changes the journal has, and how many of them the inventory has.
 /// No commit spans the two, and by this the inventory is brought up when the process ended between them: by the table's, for
-/// summaries expire with their snapshots.
+/// summaries, which tell it of their snapshots, expire.
 pub(super) const BATCH: &str = "tarndb.metadata-index.batch";
 
 /// Property of the journal, set with the rows of a batch: the earliest `record_timestamp` in it.
@@ -13,7 +13,7 @@ pub(super) const BATCH_SINCE: &str = "tarndb.metadata-index.batch-since";
 /// Property of the journal, set with the rows of a batch: the highest sequence number in it or any before.
 pub(super) const LAST: &str = "tarndb.metadata-index.last-sequence-number";
 
-/// Property of the inventory, set with its rows: the snapshot of the journal of which it has all changes.
+/// In the summary of a snapshot of the inventory that has new rows: the snapshot of the journal of which it has all changes.
 pub(super) const JOURNAL_SNAPSHOT: &str = "tarndb.metadata-index.journal-snapshot-id";
 
 /// Property of the inventory: every object that was there when the index was created is in it.

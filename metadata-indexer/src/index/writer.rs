@@ -61,6 +61,10 @@ fn met_another() -> Error {
     Error::new(ErrorKind::CommitConflict, "another process wrote to the metadata index during upkeep")
 }
 
+fn texts<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> HashMap<String, String> {
+    pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
 fn today(lake: &Lakehouse) -> i64 {
     lake.storage().clock().now_ms().saturating_mul(1000).div_euclid(DAY)
 }
@@ -168,14 +172,7 @@ impl Writer {
             self.recall(lake, found.iter().map(|record| (&record.id, record.timestamp))).await?;
             all.extend(found.into_iter().filter(|record| self.is_newer(record)));
         }
-        self.apply(lake, &all.iter().collect::<Vec<_>>(), self.applied()).await
-    }
-
-    /// What the inventory tells when it has all changes of the journal.
-    fn applied(&self) -> HashMap<String, String> {
-        let snapshot = self.journal.snapshot().map(|snapshot| (JOURNAL_SNAPSHOT, snapshot.snapshot_id().to_string()));
-        let told = [(BATCH, self.batch.to_string())].into_iter().chain(snapshot);
-        told.map(|(name, value)| (name.to_string(), value)).collect()
+        self.apply(lake, &all.iter().collect::<Vec<_>>(), texts([(BATCH, self.batch.to_string())])).await
     }
 
     /// Whether nobody else wrote to the tables since.
@@ -213,7 +210,7 @@ impl Writer {
 
     /// Says that they are.
     pub(super) async fn complete(&mut self, lake: &Lakehouse) -> Result<()> {
-        self.apply(lake, &[], HashMap::from([(COMPLETE.to_string(), "true".to_string())])).await?;
+        self.apply(lake, &[], texts([(COMPLETE, "true".to_string())])).await?;
         // What a listing found is to be looked for by key.
         self.due.add_all();
         Ok(())
@@ -243,13 +240,14 @@ impl Writer {
     pub(super) async fn commit(&mut self, lake: &Lakehouse, records: &[&Record]) -> Result<()> {
         let Some(since) = records.iter().map(|record| record.timestamp).min() else { return Ok(()) };
         let last = records.iter().map(|record| record.sequence).max().unwrap_or(self.last).max(self.last);
-        let properties = [(BATCH, (self.batch + 1).to_string()), (BATCH_SINCE, since.to_string()), (LAST, last.text())];
-        let properties = properties.map(|(name, value)| (name.to_string(), value)).into();
+        let batch = (self.batch + 1).to_string();
+        let properties = texts([(BATCH, batch.clone()), (BATCH_SINCE, since.to_string()), (LAST, last.text())]);
+        let summary = texts([(BATCH, batch.clone())]);
         let added = vec![journal_rows(&self.bucket, records.iter().copied())?];
-        self.journal = lake.change_rows(&self.journal, RowChange { added, properties, ..RowChange::default() }).await?;
+        self.journal = lake.change_rows(&self.journal, RowChange { added, properties, summary, ..RowChange::default() }).await?;
         self.batch += 1;
         self.last = last;
-        self.apply(lake, records, self.applied()).await?;
+        self.apply(lake, records, texts([(BATCH, batch)])).await?;
         self.due.add(self.batch);
         if let Err(error) = self.shorten(lake).await {
             // The changes are there. What was done before it failed makes this writer old, which is found out.
@@ -344,7 +342,10 @@ impl Writer {
         let added = inventory_rows(&self.bucket, live)?;
         let added = if added.num_rows() > 0 { vec![added] } else { Vec::new() };
         if !(added.is_empty() && deleted.is_empty() && properties.is_empty()) {
-            self.inventory = lake.change_rows(&self.inventory, RowChange { added, deleted, properties }).await?;
+            let journal = self.journal.snapshot().map(|snapshot| (JOURNAL_SNAPSHOT, snapshot.snapshot_id().to_string()));
+            let batch = [(BATCH, self.batch.to_string())];
+            let summary = texts(batch.into_iter().chain(journal));
+            self.inventory = lake.change_rows(&self.inventory, RowChange { added, deleted, properties, summary }).await?;
         }
         if let Some(backlog) = &self.backlog {
             let is_same = |record: &Record| {

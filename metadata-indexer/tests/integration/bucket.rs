@@ -90,7 +90,6 @@ async fn a_part_of_a_bucket_is_listed_and_told_of() {
     lake.close().await;
 }
 
-/// Of other keys neither listings nor events make rows.
 /// Snapshots of the inventory say of which of the journal they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_inventory_is_read_with_its_journal() {
@@ -121,6 +120,7 @@ async fn an_older_inventory_is_read_with_its_journal() {
     lake.close().await;
 }
 
+/// Of other keys neither listings nor events make rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_is_about_keys_that_end_as_it_says() {
     let store = Arc::new(InMemory::new());
@@ -419,44 +419,76 @@ async fn versions_have_their_own_tags() {
     lake.close().await;
 }
 
-/// As of Ceph, which does not tell the versions of some objects, nor, but in listings, which say that an object is deleted.
+/// As by Ceph, which does not name some versions, and does not tell of those that say that an object is deleted, but in listings.
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_of_which_little_is_told() {
     let server = S3Server::start(true).await;
     server.objects().hides_markers = true;
-    let put = |key: &str, id: &str, is_marker: bool| {
-        let version = Version { id: Some(id.to_string()), is_marker, size: 1, e_tag: id.to_string(), ..Version::default() };
+    let put = |key: &str, id: Option<&str>, is_marker: bool| {
+        let e_tag = id.unwrap_or("old").to_string();
+        let version = Version { id: id.map(str::to_string), is_marker, size: 1, e_tag, ..Version::default() };
         server.objects().put(key, version);
     };
-    put("a", "a1", false);
-    put("b", "b1", false);
+    put("a", Some("a1"), false);
+    put("ab", Some("1"), false);
+    put("n", None, false);
     let lake = builder("memory://").build().await.unwrap();
     let options = options(&[("endpoint", &server.endpoint()), ("region", "x")]);
     let index = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
-    let tell = async |name: &str, key: &str, version: &str, sequencer: &str| {
-        let object = format!(r#"{{"key":"{key}","size":1,"versionId":"{version}","sequencer":"{sequencer}"}}"#);
-        let head = format!(r#""eventSource":"ceph:s3","eventTime":"2026-03-04T10:11:12Z","eventName":"{name}""#);
-        let event = format!(r#"{{"Records":[{{{head},"s3":{{"bucket":{{"name":"photos"}},"object":{object}}}}}]}}"#);
-        index.push(&event).await.unwrap()
+    let event = |source: &str, name: &str, key: &str, rest: &str| {
+        let head = format!(r#""eventSource":"{source}","eventTime":"2026-03-04T10:11:12Z","eventName":"{name}""#);
+        format!(r#"{{{head},"s3":{{"bucket":{{"name":"photos"}},"object":{{"key":"{key}","size":1,{rest}}}}}}}"#)
     };
-    put("a", "a2", true);
-    let told = tell("ObjectRemoved:DeleteMarkerCreated", "a", "", "12000069AAAAAAAA").await;
-    assert_eq!((told.applied, told.dead), (1, 0));
-    put("c", "c1", false);
-    assert_eq!(tell("ObjectCreated:Copy", "c", "", "12000069BBBBBBBB").await.applied, 1);
-    let shown = "SELECT key, version_id, is_delete_marker FROM i.inventory";
-    let objects = ["a|a1|false", "a|a2|true", "b|b1|false", "c|c1|false"];
-    assert_eq!(lines(&rows(&lake, shown).await), objects);
+    let unnamed = |name: &str, key: &str| event("ceph:s3", name, key, r#""versionId":"","sequencer":"12000069AAAAAAAA""#);
+    let shown = async || lines(&rows(&lake, "SELECT key, version_id, is_delete_marker FROM i.inventory").await);
+    // Two of each before anything is told.
+    for (key, id, is_marker) in [("a", "a2", true), ("a", "a3", true), ("c", "c1", false), ("c", "c2", false)] {
+        put(key, Some(id), is_marker);
+    }
+    let (marked, copied) = (unnamed("ObjectRemoved:DeleteMarkerCreated", "a"), unnamed("ObjectCreated:Copy", "c"));
+    let told = index.push(&message(&[marked.clone(), copied.clone(), marked, copied])).await.unwrap();
+    assert_eq!((told.applied, told.dead), (4, 0));
+    let mut objects = ["ab|1|false", "a|a1|false", "a|a2|true", "a|a3|true", "c|c1|false", "c|c2|false", "n|NULL|false"];
+    assert_eq!(shown().await, objects);
     assert_eq!(index.reconcile().await.unwrap(), Synced::default());
     // One of which nothing is told, and one that goes.
-    put("b", "b2", true);
+    put("ab", Some("2"), true);
     server.objects().remove("a", Some("a2"));
-    let sequencer = "13000069AAAAAAAA";
-    assert_eq!(tell("ObjectRemoved:Delete", "a", "a2", sequencer).await.applied, 1);
+    let gone = event("ceph:s3", "ObjectRemoved:Delete", "a", r#""versionId":"a2","sequencer":"13000069AAAAAAAA""#);
+    assert_eq!(index.push(&message(&[gone])).await.unwrap().applied, 1);
+    objects[..4].copy_from_slice(&["ab|1|false", "ab|2|true", "a|a1|false", "a|a3|true"]);
     for created in [1, 0] {
         assert_eq!(index.reconcile().await.unwrap(), Synced { created, ..Synced::default() });
-        assert_eq!(lines(&rows(&lake, shown).await), ["a|a1|false", "b|b1|false", "b|b2|true", "c|c1|false"]);
+        assert_eq!(shown().await, objects);
     }
+    // While versions are suspended, what says that an object is deleted takes its place.
+    server.objects().hides_markers = false;
+    server.objects().remove("n", None);
+    put("n", None, true);
+    let touched = event("aws:s3", "ObjectRemoved:DeleteMarkerCreated", "n", r#""versionId":"null""#);
+    assert_eq!(index.push(&message(&[touched])).await.unwrap().applied, 1);
+    objects[6] = "n|NULL|true";
+    assert_eq!(shown().await, objects);
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    lake.close().await;
+}
+
+/// Without versions, what Ceph tells is in its order.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_told_in_their_order() {
+    let server = S3Server::start(false).await;
+    let lake = builder("memory://").build().await.unwrap();
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x")]);
+    let index = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
+    server.objects().put("a", Version { size: 2, e_tag: "new".to_string(), ..Version::default() });
+    for (name, time) in [("ObjectCreated:Copy", "13"), ("ObjectRemoved:Delete", "12")] {
+        let head = format!(r#""eventSource":"ceph:s3","eventTime":"2026-03-04T10:11:12Z","eventName":"{name}""#);
+        let object = format!(r#"{{"key":"a","size":2,"eTag":"new","versionId":"","sequencer":"{time}000069AAAAAAAA"}}"#);
+        let event = format!(r#"{{{head},"s3":{{"bucket":{{"name":"photos"}},"object":{object}}}}}"#);
+        assert_eq!(index.push(&message(&[event])).await.unwrap().applied, 1);
+    }
+    assert_eq!(lines(&rows(&lake, "SELECT key, size FROM i.inventory").await), ["a|2"]);
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default());
     lake.close().await;
 }
 

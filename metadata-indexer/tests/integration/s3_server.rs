@@ -171,9 +171,7 @@ impl Objects {
             )
         });
         let version = |(key, version): &(&String, &Version)| {
-            let is_newest = self.version(key, None).is_some_and(|newest| newest.id == version.id);
-            let listed = listed(if version.is_marker { "DeleteMarker" } else { "Version" }, key, version);
-            listed.replacen("<LastModified>", &format!("<IsLatest>{is_newest}</IsLatest><LastModified>"), 1)
+            listed(if version.is_marker { "DeleteMarker" } else { "Version" }, key, version)
         };
         let versions: String = page.iter().map(version).collect();
         format!("<ListVersionsResult>{ENCODED}{}{versions}</ListVersionsResult>", more.unwrap_or_default())
