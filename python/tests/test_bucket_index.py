@@ -446,8 +446,11 @@ def test_recorded_events_come_over_http(tmp_path, seaweedfs):
                 assert request(url, sample.read_bytes(), TOKEN)[0] == 200, sample
                 told = {name: count - before[name] for name, count in index.status()["events"].items()}
                 assert told["received"] > 0 and told["dead"] == 0, (sample, told)
-                # Some tell of no change, but only of which objects something happened to: of none that is there.
-                assert told["applied"] == (0 if turn else {"ceph": 11, "moto_event_bridge": 1}.get(sample.stem, 0)), (sample, told)
+                # Some only tell which objects something happened to: some of what others told is not there.
+                if turn or sample.stem == "seaweedfs":
+                    assert told["applied"] == 0, (sample, told)
+                else:
+                    assert told["applied"] == 11 if sample.stem == "ceph" else told["applied"] > 0, (sample, told)
         ceph = "SELECT key, version_id, record_type FROM photos.journal WHERE requester = 'u' ORDER BY sequence_number"
         key, versions = "img/ü a+b.txt", ["j3NCxk5mL62HOA6ZVu5kJvhObpC0zCS", "zBppAM-iY5R5phDkeEVqX6bBcUxFP84"]
         assert lake.sql(ceph).fetchall() == [
