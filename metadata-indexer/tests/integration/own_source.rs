@@ -90,6 +90,17 @@ impl EventSource for Many {
     }
 }
 
+/// Ends as no source should.
+#[derive(Debug)]
+struct Broken;
+
+#[async_trait]
+impl EventSource for Broken {
+    async fn run(&self, _: Events, _: Stop) {
+        panic!("a source is broken");
+    }
+}
+
 fn message(key: &str, sequence: u32) -> String {
     let time = chrono::Utc::now().to_rfc3339();
     format!(
@@ -188,6 +199,19 @@ async fn events_of_ones_own_are_acknowledged_when_they_are_committed() {
     until_stopped(&index).await;
     let status = index.status().await.unwrap();
     assert!(status.last_error.as_deref().is_some_and(|error| error.contains("source of events ended")), "{status:?}");
+    // Nor does one that panics stop others, or the tables.
+    lake.register_event_source("broken", Arc::new(Broken)).unwrap();
+    rows(&lake, "CREATE METADATA INDEX broken ON 'gs://photos' WITH (events = 'own://broken', reconcile_every = 'never')").await;
+    let broken = lake.metadata_index("broken").await.unwrap();
+    until_stopped(&broken).await;
+    let status = broken.status().await.unwrap();
+    assert!(status.last_error.as_deref().is_some_and(|error| error.contains("panicked")), "{status:?}");
+    rows(&lake, "CREATE METADATA INDEX other ON 'gs://photos' WITH (fetch = 'none', reconcile_every = 'never')").await;
+    let other = lake.metadata_index("other").await.unwrap();
+    other.push(&message("x", 1).replace("\"all\"", "\"photos\"")).await.unwrap();
+    assert_eq!(lines(&rows(&lake, "SELECT key FROM other.inventory").await), ["x"]);
+    assert_eq!(other.status().await.unwrap().state, IndexState::Active);
+    rows(&lake, "CREATE TABLE t AS SELECT 1 AS a").await;
     lake.close().await;
     assert_eq!(*log.ended.lock().unwrap(), 2);
 }
