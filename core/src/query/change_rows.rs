@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::stream;
 use roaring::RoaringTreemap;
-use tarndb_catalog::Result;
+use tarndb_catalog::{Error, Result};
 
 use super::leaving::{Leaving, Older, leaving, older_deletes};
 use crate::lakehouse::{Lakehouse, write_batches};
@@ -12,6 +12,9 @@ use crate::scan::DeleteLoader;
 use crate::table::Table;
 use crate::transaction::{Caller, RowDelta, Transaction, WrittenFile};
 use crate::writer::{Matching, write_deletes};
+
+/// What the specification has in every summary beside properties.
+const OPERATION: &str = "operation";
 
 /// Rows that come into a table and rows that leave it, in one commit.
 #[derive(Debug, Default)]
@@ -29,6 +32,9 @@ pub struct RowChange {
 /// See [`Lakehouse::change_rows`].
 pub(crate) async fn change_rows(lake: &Lakehouse, table: &Table, change: RowChange) -> Result<Table> {
     table.check_writable()?;
+    if change.summary.contains_key(OPERATION) {
+        return Err(Error::invalid_input(format!("what a summary calls `{OPERATION}` is not the caller's to tell")));
+    }
     let memory = Arc::clone(&lake.session_context().runtime_env().memory_pool);
     let loader = DeleteLoader::new(table, &memory);
     let older = older_deletes(table, Older::MergedInTime);

@@ -50,6 +50,9 @@ async fn what_a_change_tells_is_of_the_table_and_of_its_snapshot() {
         table = lake.change_rows(&table, RowChange { properties, summary, ..change([7, 8], []) }).await.unwrap();
         assert_eq!(table.metadata().properties()["a.place"], place);
     }
+    let summary = [("operation".to_string(), "append".to_string())].into();
+    let refused = lake.change_rows(&table, RowChange { summary, ..change([7], []) }).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     let told = "SELECT summary['a.place'], summary['added-records'] FROM \"t$snapshots\"";
     assert_eq!(naive::lines(&rows(&lake, told).await.unwrap()), ["1|2", "2|2"]);
 }

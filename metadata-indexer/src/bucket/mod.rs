@@ -212,7 +212,7 @@ impl Bucket {
         // In the order of keys, of which this is the first.
         while !is_other && let Some(part) = parts.try_next().await.map_err(of_store)? {
             is_other = part.iter().any(|(id, _)| id.key != key);
-            versions.extend(part.into_iter().filter(|(id, change)| id.key == key && self.has_after(change)));
+            versions.extend(part.into_iter().filter(|(id, _)| id.key == key));
         }
         Ok(versions)
     }

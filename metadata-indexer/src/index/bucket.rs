@@ -268,7 +268,7 @@ impl Index {
                 false => found.push((id, present)),
             }
         }
-        found.extend(self.ask_again(bucket, unsure, fetch).await?);
+        found.extend(self.ask_again(&writer, bucket, unsure, fetch).await?);
         writer.recall(lake, found.iter().map(|(id, _)| (id, i64::MIN))).await?;
         // Of the same content, something else may be known: a class, or metadata that a copy onto itself gave it.
         let same = found.iter().filter_map(|(_, present)| present.as_ref());
@@ -291,34 +291,39 @@ impl Index {
 
     /// The versions of these keys that are not as they are known.
     pub(super) async fn new_versions(&self, writer: &Writer, bucket: &Bucket, keys: Vec<String>) -> Result<Vec<Listed>> {
-        let listed = stream::iter(keys).map(|key| async move { bucket.versions(&key).await }).buffer_unordered(LOOKED_AT_ONCE);
-        let listed: Vec<Present> = listed.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+        let listed = versions(bucket, keys).await?;
         let new = listed.into_iter().filter(|(id, change)| !is_as_listed(writer, id, change));
-        self.ask_again(bucket, new.map(|present| (present.0.clone(), Some(present))).collect(), self.options.fetch()?).await
+        let new = new.map(|present| (present.0.clone(), Some(present))).collect();
+        let mut found = self.ask_again(writer, bucket, new, self.options.fetch()?).await?;
+        for (_, present) in &mut found {
+            *present = present.take().filter(|(_, change)| bucket.has_after(change));
+        }
+        Ok(found)
     }
 
     /// What the store says when it is asked for each of these.
-    async fn ask_again(&self, bucket: &Bucket, unsure: Vec<Listed>, fetch: Fetch) -> Result<Vec<Listed>> {
+    async fn ask_again(&self, writer: &Writer, bucket: &Bucket, unsure: Vec<Listed>, fetch: Fetch) -> Result<Vec<Listed>> {
         let asked = unsure.iter().map(|(id, _)| id.clone()).collect();
         let listed: HashMap<ObjectId, Option<Present>> = unsure.into_iter().collect();
         let answers = self.look(bucket, asked, Which::Unversioned, fetch).await?;
-        let (mut found, mut hidden) = (Vec::new(), Vec::new());
+        let (mut found, mut hidden) = (Vec::new(), HashSet::new());
         for (id, looked) in answers.found {
             // What only a listing tells is kept.
             let told = listed.get(&id).and_then(Option::as_ref);
             match looked {
-                bucket::Looked::Gone if told.is_some_and(is_marker) => hidden.push(id),
+                bucket::Looked::Gone if told.is_some_and(is_marker) || is_known_marker(writer, &id) => drop(hidden.insert(id)),
                 bucket::Looked::Gone => found.push((id, None)),
                 bucket::Looked::LeftOut(id) => found.push((id, None)),
                 bucket::Looked::Present(present) => found.push((id, Some(merged(present, told)))),
             }
         }
         // Ceph tells of versions that say that an object is deleted in listings only.
-        let asked = stream::iter(hidden).map(|id| async move {
-            let versions = bucket.versions(&id.key).await?;
-            Ok::<Listed, Error>((id.clone(), versions.into_iter().find(|(found, _)| *found == id)))
-        });
-        found.extend(asked.buffer_unordered(LOOKED_AT_ONCE).try_collect::<Vec<_>>().await?);
+        let keys: HashSet<String> = hidden.iter().map(|id| id.key.clone()).collect();
+        let mut shown: HashMap<ObjectId, Change> = versions(bucket, keys.into_iter().collect()).await?.into_iter().collect();
+        found.extend(hidden.into_iter().map(|id| {
+            let present = shown.remove(&id).map(|change| (id.clone(), change));
+            (id, present)
+        }));
         for (id, _) in answers.refused {
             // It is there, for it was listed; what was not listed may be there, and what events told of may be another by now.
             if !self.is_touched(&id)
@@ -352,6 +357,17 @@ async fn look_at(bucket: &Bucket, id: &ObjectId, which: Which, fetch: Fetch) -> 
     }
     tokio::time::sleep(PAUSE).await;
     bucket.look(id, which, fetch).await
+}
+
+/// Whether it is known to say that an object is deleted: that has no tag.
+fn is_known_marker(writer: &Writer, id: &ObjectId) -> bool {
+    writer.known(id).is_some_and(|known| known.has_e_tag(None))
+}
+
+/// All versions of these keys.
+async fn versions(bucket: &Bucket, keys: Vec<String>) -> Result<Vec<Present>> {
+    let listed = stream::iter(keys).map(|key| async move { bucket.versions(&key).await }).buffer_unordered(LOOKED_AT_ONCE);
+    Ok(listed.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
 }
 
 fn is_marker((_, change): &Present) -> bool {

@@ -12,7 +12,7 @@ use super::status::EventCounts;
 use super::writer::Writer;
 use crate::bucket::{Bucket, Looked, Which};
 use crate::event::{Dead, EventHook, EventKind, News, ObjectEvent, Parsed};
-use crate::record::{Change, ObjectId, ObjectState, Record, Sequence};
+use crate::record::{Change, ObjectId, ObjectState, Origin, Record, Sequence};
 use crate::source::Source;
 
 /// Bytes that a key has at most, in any store: Azure counts 1,024 characters.
@@ -96,7 +96,7 @@ impl Index {
             return Err(Error::unsupported("a metadata index of a folder takes no events: it watches the folder"));
         };
         let (kinds, now) = (self.options.event_kinds()?, lake.storage().clock().now_ms().saturating_mul(1000));
-        let parts = without_unnamed(bucket, self.changed_by_hook(parts)?).await?;
+        let parts = self.changed_by_hook(without_unnamed(bucket, parts).await?)?;
         let sorted = sorted(bucket, kinds.as_deref(), parts, now);
         let mut attempt = 1;
         let mut counts = loop {
@@ -150,7 +150,8 @@ impl Index {
         self.touch(found.iter().map(|record| &record.id));
         counts.applied += found.len() as u64;
         counts.dead += refused.len() as u64;
-        counts.duplicates += sorted.len() - counts.applied - counts.duplicates - counts.dead;
+        // One event may be about several versions.
+        counts.duplicates += sorted.len().saturating_sub(counts.applied + counts.duplicates + counts.dead);
         writer.commit(lake, &found.iter().collect::<Vec<_>>()).await?;
         let dead: Vec<Dead> = sorted.dead.iter().cloned().chain(refused).collect();
         writer.keep_aside(lake, &dead).await?;
@@ -259,8 +260,14 @@ impl Index {
             }
             let sequence = found_after(writer, &id, now);
             // When it went nobody said, and it is to be remembered from now on.
-            let since = if change == Change::Deleted { None } else { event.time };
-            let (timestamp, origin) = (since.unwrap_or(now), event.origin.clone());
+            let since = match &change {
+                Change::Deleted => None,
+                // Nobody said which of several versions it was.
+                Change::Created(state) | Change::MarkedDeleted(state) if event.is_of_unnamed_version => state.last_modified,
+                _ => event.time,
+            };
+            let origin = if event.is_of_unnamed_version { Origin::default() } else { event.origin.clone() };
+            let timestamp = since.unwrap_or(now);
             records.push(Record { id, sequence, timestamp, change, origin });
         }
         Ok((records, refused))

@@ -13,7 +13,7 @@ pub(super) const BATCH_SINCE: &str = "tarndb.metadata-index.batch-since";
 /// Property of the journal, set with the rows of a batch: the highest sequence number in it or any before.
 pub(super) const LAST: &str = "tarndb.metadata-index.last-sequence-number";
 
-/// In the summary of a snapshot of the inventory that has new rows: the snapshot of the journal of which it has all changes.
+/// In the summary of a snapshot of the inventory, but for compactions: the snapshot of the journal of which it has all changes.
 pub(super) const JOURNAL_SNAPSHOT: &str = "tarndb.metadata-index.journal-snapshot-id";
 
 /// Property of the inventory: every object that was there when the index was created is in it.

@@ -446,8 +446,11 @@ async fn versions_of_which_little_is_told() {
         put(key, Some(id), is_marker);
     }
     let (marked, copied) = (unnamed("ObjectRemoved:DeleteMarkerCreated", "a"), unnamed("ObjectCreated:Copy", "c"));
-    let told = index.push(&message(&[marked.clone(), copied.clone(), marked, copied])).await.unwrap();
-    assert_eq!((told.applied, told.dead), (4, 0));
+    for applied in [4, 0] {
+        let told = index.push(&message(&[marked.clone(), copied.clone()])).await.unwrap();
+        let (received, duplicates) = (2, if applied == 0 { 2 } else { 0 });
+        assert_eq!(told, EventCounts { received, applied, duplicates, ..EventCounts::default() });
+    }
     let mut objects = ["ab|1|false", "a|a1|false", "a|a2|true", "a|a3|true", "c|c1|false", "c|c2|false", "n|NULL|false"];
     assert_eq!(shown().await, objects);
     assert_eq!(index.reconcile().await.unwrap(), Synced::default());
@@ -461,7 +464,7 @@ async fn versions_of_which_little_is_told() {
         assert_eq!(index.reconcile().await.unwrap(), Synced { created, ..Synced::default() });
         assert_eq!(shown().await, objects);
     }
-    // While versions are suspended, what says that an object is deleted takes its place.
+    // As while versions are suspended: what says that an object is deleted takes the place of the one without a version.
     server.objects().hides_markers = false;
     server.objects().remove("n", None);
     put("n", None, true);
@@ -470,6 +473,38 @@ async fn versions_of_which_little_is_told() {
     objects[6] = "n|NULL|true";
     assert_eq!(shown().await, objects);
     assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    lake.close().await;
+}
+
+/// Of what a listing passed already is told meanwhile, and nobody shows it but listings.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_behind_a_listing_stays() {
+    let server = S3Server::start(true).await;
+    server.objects().hides_markers = true;
+    for key in 0..50 {
+        server.objects().put(&format!("{key:02}"), Version { id: Some("1".to_string()), size: 1, ..Version::default() });
+    }
+    let lake = builder("memory://").build().await.unwrap();
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x"), ("fetch", "none")]);
+    let index = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
+    server.parts.forget_permits(server.parts.available_permits() - 1);
+    let reconciled = tokio::spawn({
+        let index = lake.metadata_index("i").await.unwrap();
+        async move { index.reconcile().await }
+    });
+    while index.status().await.unwrap().listed != Some(40) {
+        assert!(!reconciled.is_finished());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    server.objects().put("00", Version { id: Some("2".to_string()), is_marker: true, ..Version::default() });
+    let head = r#""eventSource":"ceph:s3","eventTime":"2026-03-04T10:11:12Z","eventName":"ObjectRemoved:DeleteMarkerCreated""#;
+    let object = r#"{"key":"00","size":1,"versionId":"2","sequencer":"12000069AAAAAAAA"}"#;
+    let marked = format!(r#"{{{head},"s3":{{"bucket":{{"name":"photos"}},"object":{object}}}}}"#);
+    assert_eq!(index.push(&message(&[marked])).await.unwrap().applied, 1);
+    server.parts.add_permits(100);
+    assert_eq!(reconciled.await.unwrap().unwrap(), Synced::default());
+    let shown = "SELECT version_id, is_delete_marker FROM i.inventory WHERE key = '00'";
+    assert_eq!(lines(&rows(&lake, shown).await), ["1|false", "2|true"]);
     lake.close().await;
 }
 
