@@ -10,11 +10,8 @@ use super::leaving::{Leaving, Older, leaving, older_deletes};
 use crate::lakehouse::{Lakehouse, write_batches};
 use crate::scan::DeleteLoader;
 use crate::table::Table;
-use crate::transaction::{Caller, RowDelta, Transaction, WrittenFile};
+use crate::transaction::{Caller, RowDelta, Transaction, WrittenFile, is_reserved};
 use crate::writer::{Matching, write_deletes};
-
-/// What the specification has in every summary beside properties.
-const OPERATION: &str = "operation";
 
 /// Rows that come into a table and rows that leave it, in one commit.
 #[derive(Debug, Default)]
@@ -25,15 +22,15 @@ pub struct RowChange {
     pub deleted: BTreeMap<String, RoaringTreemap>,
     /// Table properties that are set with it: what the caller has to know of the change when it finds the table later.
     pub properties: HashMap<String, String>,
-    /// What the summary of its snapshot tells beside its counts, none of which is replaced.
+    /// What the summary of its snapshot tells beside its counts, by names that are not those of the specification.
     pub summary: HashMap<String, String>,
 }
 
 /// See [`Lakehouse::change_rows`].
 pub(crate) async fn change_rows(lake: &Lakehouse, table: &Table, change: RowChange) -> Result<Table> {
     table.check_writable()?;
-    if change.summary.contains_key(OPERATION) {
-        return Err(Error::invalid_input(format!("what a summary calls `{OPERATION}` is not the caller's to tell")));
+    if let Some(name) = change.summary.keys().find(|name| is_reserved(name)) {
+        return Err(Error::invalid_input(format!("what a summary calls `{name}` is not the caller's to tell")));
     }
     let memory = Arc::clone(&lake.session_context().runtime_env().memory_pool);
     let loader = DeleteLoader::new(table, &memory);

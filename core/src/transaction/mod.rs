@@ -45,6 +45,7 @@ pub(crate) use expire_snapshots::ExpireSnapshots;
 pub(crate) use retry::Backoff;
 pub(crate) use rewrite_files::RewriteFiles;
 pub(crate) use row_delta::{ConflictFilter, RowDelta};
+pub(crate) use summary::is_reserved;
 
 use crate::table::{Environment, Table};
 use snapshot::SnapshotProducer;

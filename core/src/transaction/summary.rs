@@ -2,6 +2,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use iceberg::spec::{DataContentType, DataFile, Operation, Summary};
 
+/// The operation, what is counted, and who wrote it: this is not for callers to tell.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    let counts = ["added-", "deleted-", "removed-", "total-", "engine-"];
+    matches!(name, "operation" | "changed-partition-count") || counts.iter().any(|start| name.starts_with(start))
+}
+
 /// The counts of a snapshot summary: what the snapshot adds and removes, and the table's totals after it.
 #[derive(Debug)]
 pub(super) struct SummaryBuilder {
@@ -96,7 +102,7 @@ impl SummaryBuilder {
         }
     }
 
-    /// `properties` are the caller's own; none of them takes the place of a count that there is.
+    /// `properties` are the caller's own, none of them reserved.
     pub(super) fn build(self, operation: Operation, properties: HashMap<String, String>) -> Summary {
         let mut additional_properties = properties;
         additional_properties.extend(self.counts.into_iter().map(|(key, n)| (key.to_string(), n.to_string())));

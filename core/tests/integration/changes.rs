@@ -1,6 +1,6 @@
 //! Many small changes of rows, as those make who know where the rows are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
@@ -45,14 +45,17 @@ async fn what_a_change_tells_is_of_the_table_and_of_its_snapshot() {
     run(&lake, &["CREATE TABLE t (id BIGINT)"]).await;
     let mut table = lake.table("t").await.unwrap();
     for place in ["1", "2"] {
-        let texts = [("a.place", place), ("added-records", "70")].map(|(name, value)| (name.to_string(), value.to_string()));
-        let (properties, summary) = (texts[..1].iter().cloned().collect(), texts.into());
+        let properties = HashMap::from([("a.place".to_string(), place.to_string())]);
+        let summary = properties.clone();
         table = lake.change_rows(&table, RowChange { properties, summary, ..change([7, 8], []) }).await.unwrap();
         assert_eq!(table.metadata().properties()["a.place"], place);
     }
-    let summary = [("operation".to_string(), "append".to_string())].into();
-    let refused = lake.change_rows(&table, RowChange { summary, ..change([7], []) }).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    for reserved in ["operation", "added-records", "total-data-files", "engine-name"] {
+        let summary = [(reserved.to_string(), "1".to_string())].into();
+        let refused = lake.change_rows(&table, RowChange { summary, ..change([7], []) }).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        assert!(refused.to_string().contains(reserved), "{refused}");
+    }
     let told = "SELECT summary['a.place'], summary['added-records'] FROM \"t$snapshots\"";
     assert_eq!(naive::lines(&rows(&lake, told).await.unwrap()), ["1|2", "2|2"]);
 }

@@ -8,7 +8,7 @@ use serde_json_borrow::{ObjectAsVec, Value};
 use tarndb_core::{Error, Result};
 
 use super::fields::Fields;
-use super::{EventKind, News, ObjectEvent, Parsed};
+use super::{EventKind, News, ObjectEvent, Parsed, Scope};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Sequence};
 
 const CLOUD_EVENTS: &str = "google.cloud.storage.object.v1.";
@@ -65,15 +65,7 @@ fn touched(object: &Fields<'_>, time: Option<i64>) -> Result<Parsed> {
 
 fn event(object: &Fields<'_>, time: Option<i64>, news: News) -> Result<Parsed> {
     let (bucket, id) = (object.required("bucket")?.to_string(), ObjectId::of_key(object.required("name")?));
-    Ok(Parsed::Event(ObjectEvent {
-        bucket,
-        is_of_any: false,
-        is_of_unnamed_version: false,
-        id,
-        time,
-        news,
-        origin: Origin::default(),
-    }))
+    Ok(Parsed::Event(ObjectEvent { bucket, scope: Scope::Object, id, time, news, origin: Origin::default() }))
 }
 
 fn parsed(kind: &str, object: &Fields<'_>, time: Option<i64>, overwritten: bool) -> Result<Parsed> {

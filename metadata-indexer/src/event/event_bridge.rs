@@ -4,7 +4,7 @@ use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::{Fields, e_tag, version};
-use super::{EventKind, News, ObjectEvent, Parsed};
+use super::{EventKind, News, ObjectEvent, Parsed, Scope};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Sequence};
 
 pub(super) fn parse(event: &Value<'_>) -> Result<Parsed> {
@@ -38,8 +38,7 @@ pub(super) fn parse(event: &Value<'_>) -> Result<Parsed> {
     };
     Ok(Parsed::Event(ObjectEvent {
         bucket: detail.below("bucket").required("name")?.to_string(),
-        is_of_any: false,
-        is_of_unnamed_version: false,
+        scope: Scope::Object,
         id: ObjectId { key: object.required("key")?.to_string(), version: version(object.text("version-id")) },
         time: Some(time),
         news,

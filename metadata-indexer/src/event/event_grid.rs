@@ -4,7 +4,7 @@ use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::{Fields, e_tag, percent_decoded};
-use super::{EventKind, News, ObjectEvent, Parsed};
+use super::{EventKind, News, ObjectEvent, Parsed, Scope};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Sequence};
 
 const STORAGE: &str = "Microsoft.Storage.";
@@ -33,15 +33,7 @@ pub(super) fn parse(event: &Value<'_>) -> Result<Vec<Parsed>> {
     let subject = fields.required("subject")?;
     let event = |(bucket, key): (String, String), news: News| {
         let origin = Origin { request_id: data.some_text("requestId"), ..Origin::default() };
-        Parsed::Event(ObjectEvent {
-            bucket,
-            is_of_any: false,
-            is_of_unnamed_version: false,
-            id: ObjectId::of_key(key),
-            time: Some(time),
-            news,
-            origin,
-        })
+        Parsed::Event(ObjectEvent { bucket, scope: Scope::Object, id: ObjectId::of_key(key), time: Some(time), news, origin })
     };
     let sequence = data.text("sequencer").and_then(sequence);
     let news = match (kind.strip_prefix(STORAGE).unwrap_or(kind), sequence) {

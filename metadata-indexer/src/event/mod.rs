@@ -31,15 +31,29 @@ pub use hook::EventHook;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectEvent {
     pub(crate) bucket: String,
-    /// Whether its sender tells of all buckets and cannot be asked to tell of one.
-    pub(crate) is_of_any: bool,
-    /// Where the bucket has versions, the change made one that is not named.
-    pub(crate) is_of_unnamed_version: bool,
+    pub(crate) scope: Scope,
     pub(crate) id: ObjectId,
     /// In microseconds since 1970; not all stores tell.
     pub(crate) time: Option<i64>,
     pub(crate) news: News,
     pub(crate) origin: Origin,
+}
+
+/// How well a sender says which object it tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// It is one of the bucket of which it was asked to tell.
+    Object,
+    /// It is one of any bucket: the sender tells of all, and cannot be asked to tell of one.
+    AnyBucket,
+    /// Where the bucket has versions, the change made one that is not named.
+    UnnamedVersion,
+}
+
+impl ObjectEvent {
+    pub(crate) fn is_of_unnamed_version(&self) -> bool {
+        self.scope == Scope::UnnamedVersion
+    }
 }
 
 /// What it is that the store tells.
@@ -366,7 +380,7 @@ mod tests {
         let (created, gone) = (format!("{key} - 617F08299329D189 created Some(3)"), format!("{key} - touched Some(Deleted)"));
         assert_eq!(bridged, [created, format!("{key} - touched Some(Metadata)"), gone]);
         let parts = sample!("recorded/seaweedfs");
-        assert!(parts.iter().all(|part| matches!(part, Parsed::Ignored) || event(part).is_of_any), "{parts:?}");
+        assert!(parts.iter().all(|part| matches!(part, Parsed::Ignored) || event(part).scope == Scope::AnyBucket), "{parts:?}");
         let mut parts = parts;
         parts.retain(|part| !matches!(part, Parsed::Event(event) if event.bucket == ".system"));
         let seaweedfs: Vec<String> = told(&parts).into_iter().filter(|told| told != "ignored").collect();
@@ -391,7 +405,7 @@ mod tests {
             "copy.jpg VN8j-x-UpsTuvk2harmgvQvauGIw.Wp 6B0D8D63014F77D3 deleted None",
         ];
         assert_eq!(ceph, lines.map(|line| line.replace("KEY", key)));
-        let is_unnamed = |place: &usize| event(&parts[*place]).is_of_unnamed_version;
+        let is_unnamed = |place: &usize| event(&parts[*place]).is_of_unnamed_version();
         assert_eq!((0..parts.len()).filter(is_unnamed).collect::<Vec<_>>(), [2, 3, 8, 9, 10]);
         assert_eq!(state(&parts[0]).tags.as_ref().map(BTreeMap::len), Some(2));
         assert_eq!(state(&parts[0]).user_metadata, Some([("owner".to_string(), "ann".to_string())].into()));

@@ -6,7 +6,7 @@ use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::{Fields, e_tag, form_decoded, version};
-use super::{EventKind, News, ObjectEvent, Parsed};
+use super::{EventKind, News, ObjectEvent, Parsed, Scope};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Sequence};
 
 /// One of the `Records` of a notification.
@@ -65,10 +65,13 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
     };
     let key = object.required("key")?;
     let request = fields.below("responseElements");
+    let scope = match action {
+        "Copy" | "CompleteMultipartUpload" | "DeleteMarkerCreated" if is_unnamed => Scope::UnnamedVersion,
+        _ => Scope::Object,
+    };
     Ok(Some(Parsed::Event(ObjectEvent {
         bucket: s3.below("bucket").required("name")?.to_string(),
-        is_of_any: false,
-        is_of_unnamed_version: is_unnamed && matches!(action, "Copy" | "CompleteMultipartUpload" | "DeleteMarkerCreated"),
+        scope,
         id: ObjectId {
             key: if is_ceph { key.to_string() } else { form_decoded(key)? },
             version: version(object.text("versionId")),

@@ -5,7 +5,7 @@ use serde_json_borrow::Value;
 use tarndb_core::{Error, Result};
 
 use super::fields::Fields;
-use super::{News, ObjectEvent, Parsed};
+use super::{News, ObjectEvent, Parsed, Scope};
 use crate::record::{ObjectId, Origin};
 
 const BUCKETS: &str = "/buckets/";
@@ -49,8 +49,7 @@ fn touched(path: &str) -> Result<Parsed> {
     let (bucket, id) = (bucket.to_string(), ObjectId::of_key(key));
     Ok(Parsed::Event(ObjectEvent {
         bucket,
-        is_of_any: true,
-        is_of_unnamed_version: false,
+        scope: Scope::AnyBucket,
         id,
         time: None,
         news: News::Touched(None),

@@ -11,7 +11,7 @@ use super::observe::pause_after;
 use super::status::EventCounts;
 use super::writer::Writer;
 use crate::bucket::{Bucket, Looked, Which};
-use crate::event::{Dead, EventHook, EventKind, News, ObjectEvent, Parsed};
+use crate::event::{Dead, EventHook, EventKind, News, ObjectEvent, Parsed, Scope};
 use crate::record::{Change, ObjectId, ObjectState, Origin, Record, Sequence};
 use crate::source::Source;
 
@@ -42,7 +42,9 @@ fn sorted(bucket: &Bucket, kinds: Option<&[EventKind]>, parts: Vec<Parsed>, now:
     sorted.changes.reserve(parts.len());
     for part in parts {
         match part {
-            Parsed::Event(event) if event.bucket != bucket.name() && event.is_of_any => sorted.counts.ignored += 1,
+            Parsed::Event(event) if event.bucket != bucket.name() && event.scope == Scope::AnyBucket => {
+                sorted.counts.ignored += 1
+            }
             Parsed::Event(event) if event.bucket != bucket.name() => {
                 let reason = format!("the event is about the bucket `{}`, and the index about `{}`", event.bucket, bucket.name());
                 sorted.dead.push(Dead::new(reason, event.id.key.as_bytes()));
@@ -214,7 +216,7 @@ impl Index {
         if touched.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
-        let (unnamed, named): (Vec<&ObjectEvent>, Vec<_>) = touched.iter().partition(|event| event.is_of_unnamed_version);
+        let (unnamed, named): (Vec<&ObjectEvent>, Vec<_>) = touched.iter().partition(|event| event.is_of_unnamed_version());
         let touched: HashMap<&ObjectId, &ObjectEvent> = named.into_iter().map(|event| (&event.id, event)).collect();
         let asked = touched.keys().map(|id| (*id).clone()).collect();
         let Answers { found: mut answers, refused } = self.look(bucket, asked, Which::Newest, self.options.fetch()?).await?;
@@ -263,10 +265,10 @@ impl Index {
             let since = match &change {
                 Change::Deleted => None,
                 // Nobody said which of several versions it was.
-                Change::Created(state) | Change::MarkedDeleted(state) if event.is_of_unnamed_version => state.last_modified,
+                Change::Created(state) | Change::MarkedDeleted(state) if event.is_of_unnamed_version() => state.last_modified,
                 _ => event.time,
             };
-            let origin = if event.is_of_unnamed_version { Origin::default() } else { event.origin.clone() };
+            let origin = if event.is_of_unnamed_version() { Origin::default() } else { event.origin.clone() };
             let timestamp = since.unwrap_or(now);
             records.push(Record { id, sequence, timestamp, change, origin });
         }
@@ -276,11 +278,11 @@ impl Index {
 
 /// Where the bucket has versions, those are asked for that are not named.
 async fn without_unnamed(bucket: &Bucket, mut parts: Vec<Parsed>) -> Result<Vec<Parsed>> {
-    let is_unnamed = |part: &Parsed| matches!(part, Parsed::Event(event) if event.is_of_unnamed_version);
+    let is_unnamed = |part: &Parsed| matches!(part, Parsed::Event(event) if event.is_of_unnamed_version());
     if parts.iter().any(is_unnamed) && bucket.has_versions().await? {
         for part in &mut parts {
             if let Parsed::Event(event) = part
-                && event.is_of_unnamed_version
+                && event.is_of_unnamed_version()
             {
                 event.news = News::Touched(event.news.kind());
             }

@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Index {
     /// What events tell from now on is taken, and what was there before is listed: but where a queue kept what happened since the index
-    /// was complete. Who follows is the first of `tasks`, also when there is no listing.
+    /// was complete. Who follows is the first of `tasks`, also when the listing fails.
     pub(super) async fn start_bucket(
         self: &Arc<Self>,
         lake: &Lakehouse,

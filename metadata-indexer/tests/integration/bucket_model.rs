@@ -52,6 +52,9 @@ struct Bucket {
     random: StdRng,
     store: S3Server,
     versioned: bool,
+    /// Tells as Ceph does, which names only some of the versions that it makes, and shows what says that an object is deleted in
+    /// listings only.
+    is_ceph: bool,
     /// Whether some events tell of objects that are there, and not what happened.
     touches: bool,
     keys: usize,
@@ -69,14 +72,15 @@ struct Bucket {
 impl Bucket {
     async fn new(seed: u64, touches: bool) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let versioned = seed % 2 == 1;
+        let (versioned, is_ceph) = (seed % 2 == 1, seed % 5 > 2);
         // Of each there are four keys.
         let keys = [5, 50, 250][random.random_range(0..3)];
         // Long ago, or today.
         let start = if random.random_bool(0.5) { 1_772_619_072 } else { chrono::Utc::now().timestamp() };
         let max_size = if seed % 3 == 1 { 500 } else { 1000 };
         let (store, history, pending) = (S3Server::start(versioned).await, BTreeSet::new(), Vec::new());
-        Self { random, store, versioned, touches, keys, max_size, start, changes: 0, history, pending }
+        store.objects().hides_markers = is_ceph;
+        Self { random, store, versioned, is_ceph, touches, keys, max_size, start, changes: 0, history, pending }
     }
 
     /// What there is of the objects that the index is about.
@@ -102,33 +106,48 @@ impl Bucket {
         (0..number).map(|name| (format!("n{name}"), format!("é <{}>", self.random.random_range(0..3)))).collect()
     }
 
-    /// Digits that grow, of a length that does not matter.
-    fn next_sequence(&mut self) -> String {
+    /// A number that grows, as the store tells it and as the journal has it.
+    fn next_sequence(&mut self) -> (String, String) {
         self.changes += 1;
+        let number = 0x0065_0000_0000_0000 + self.changes * 3;
+        if self.is_ceph {
+            let (seconds, nanos) = ((number >> 32) as u32, number as u32);
+            return (format!("{:08X}{:08X}", seconds.swap_bytes(), nanos.swap_bytes()), format!("{number:016X}"));
+        }
+        // Of a length that does not matter.
         let more = ["", "5", "07"][self.random.random_range(0..3)];
-        format!("{:016X}{more}", 0x0065_0000_0000_0000 + self.changes * 3)
+        let told = format!("{number:016X}{more}");
+        let kept = format!("{:0<16}", told.trim_end_matches('0'));
+        (told, kept)
     }
 
     fn tell(&mut self, key: &str, version: Option<&str>, event: &str, kind: &'static str, object: &str) {
-        let sequence = self.next_sequence();
+        let (sequence, kept) = self.next_sequence();
         let nanos = self.random.random_range(0..1_000_000_000);
         let time = chrono::DateTime::from_timestamp(self.start + self.changes as i64, nanos).unwrap().to_rfc3339();
-        let encoded: String = url::form_urlencoded::byte_serialize(key.as_bytes()).collect();
-        let version_id = version.map(|version| format!(r#","versionId":"{version}""#)).unwrap_or_default();
-        self.pending.push(format!(
-            r#"{{"eventSource":"aws:s3","eventName":"{event}","eventTime":"{time}","s3":{{"bucket":{{"name":"b"}},"object":{{"key":"{encoded}","sequencer":"{sequence}"{version_id}{object}}}}}}}"#
-        ));
-        let digits = sequence.trim_end_matches('0');
-        let sequence = format!("{digits:0<16}");
-        self.history.insert((key.to_string(), version.map(str::to_string), sequence, kind));
+        let is_unnamed = self.is_ceph && ["ObjectCreated:Copy", "ObjectRemoved:DeleteMarkerCreated"].contains(&event);
+        let named = if is_unnamed { None } else { version };
+        self.send(event, key, named, &time, &format!(r#","sequencer":"{sequence}"{object}"#));
+        // What made a version that is not named is found by looking.
+        if named == version {
+            self.history.insert((key.to_string(), version.map(str::to_string), kept, kind));
+        }
     }
 
     /// Tells that something was done to an object, and nothing more.
     fn tell_of(&mut self, event: &str, key: &str, version: Option<&str>) {
-        let encoded: String = url::form_urlencoded::byte_serialize(key.as_bytes()).collect();
+        self.send(event, key, version, "2026-03-04T10:00:00Z", "");
+    }
+
+    fn send(&mut self, event: &str, key: &str, version: Option<&str>, time: &str, object: &str) {
+        let source = if self.is_ceph { "ceph:s3" } else { "aws:s3" };
+        // Ceph does not encode keys, and has a place for versions that it does not name.
+        let encoded = url::form_urlencoded::byte_serialize(key.as_bytes()).collect();
+        let key: String = if self.is_ceph { key.to_string() } else { encoded };
+        let version = version.or(self.is_ceph.then_some(""));
         let version_id = version.map(|version| format!(r#","versionId":"{version}""#)).unwrap_or_default();
         self.pending.push(format!(
-            r#"{{"eventSource":"aws:s3","eventName":"{event}","eventTime":"2026-03-04T10:00:00Z","s3":{{"bucket":{{"name":"b"}},"object":{{"key":"{encoded}"{version_id}}}}}}}"#
+            r#"{{"eventSource":"{source}","eventName":"{event}","eventTime":"{time}","s3":{{"bucket":{{"name":"b"}},"object":{{"key":"{key}"{version_id}{object}}}}}}}"#
         ));
     }
 
