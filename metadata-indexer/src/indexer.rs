@@ -10,7 +10,7 @@ use tarndb_core::{Error, ErrorKind, Extension, Lakehouse, QueryResult, Result};
 
 use crate::extract::Extractors;
 use crate::index::{Index, IndexStatus, Left, Synced};
-use crate::options::IndexOptions;
+use crate::options::{Feed, IndexOptions};
 use crate::own::Own;
 use crate::source::Source;
 use crate::statements::{self, Statement};
@@ -103,16 +103,16 @@ impl MetadataIndexer {
             |what: &str| Error::new(ErrorKind::AlreadyExists, format!("there is a metadata index `{name}` already{what}"));
         let (index, is_new) = match self.index(lake, name).await {
             Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.check_queue(lake, options).await?;
                 tables::create(lake, &TableNames::of(name), &source, options).await?;
                 (self.index(lake, name).await?, true)
             }
             Ok(index) if !is_same(&index) => return Err(exists("")),
             Ok(index) => match index.left(lake).await? {
-                Left::Failed => (index, false),
-                Left::Incomplete if !if_not_exists => (index, false),
+                Left::Failed | Left::Incomplete => (index, false),
                 _ if if_not_exists => return Ok(index),
                 Left::BeingCreated => return Err(exists(", which is being created")),
-                Left::Incomplete | Left::Nothing => return Err(exists("")),
+                Left::Nothing => return Err(exists("")),
             },
             Err(e) => return Err(e),
         };
@@ -120,6 +120,23 @@ impl MetadataIndexer {
             Ok(()) => Ok(index),
             Err(error) => Err(self.not_created(lake, &index, is_new, error).await),
         }
+    }
+
+    /// A queue hands each message to one reader: of two indexes, each would lose what the other takes.
+    async fn check_queue(&self, lake: &Lakehouse, options: &IndexOptions) -> Result<()> {
+        let queue = |options: &IndexOptions| -> Result<_> {
+            let queue = options.events()?.filter(|feed| matches!(feed, Feed::Queue { .. }));
+            Ok(queue.map(|queue| (queue, options.endpoint().map(str::to_string), options.region().map(str::to_string))))
+        };
+        let Some(wanted) = queue(options)? else { return Ok(()) };
+        for (name, index) in self.indexes(lake).await? {
+            // One that cannot be read is about nothing now.
+            if index.is_ok_and(|index| queue(index.options()).is_ok_and(|other| other.as_ref() == Some(&wanted))) {
+                let message = format!("the metadata index `{name}` takes what comes through `{}`", wanted.0);
+                return Err(Error::invalid_input(format!("{message}: each needs a queue of its own, as SNS fans out to")));
+            }
+        }
+        Ok(())
     }
 
     /// Why an index is not as it was to be. What cannot be followed was not created, and is dropped again; but not hours of listing, nor
@@ -150,22 +167,30 @@ impl MetadataIndexer {
         Ok(())
     }
 
-    /// How the lake's indexes are, by name.
-    pub(crate) async fn statuses(&self, lake: &Lakehouse) -> Result<Vec<IndexStatus>> {
-        let mut statuses = Vec::new();
+    /// The lake's indexes by name, or why one cannot be read.
+    async fn indexes(&self, lake: &Lakehouse) -> Result<Vec<(String, Result<Arc<Index>>)>> {
+        let mut indexes = Vec::new();
         for namespace in lake.namespaces().await? {
             if namespace.contains('.') {
                 continue;
             }
             match self.index(lake, &namespace).await {
-                // One that cannot be read does not hide the others.
-                Ok(index) => {
-                    let status = index.status(lake).await;
-                    statuses.push(status.unwrap_or_else(|e| IndexStatus::failed(&namespace, index.source(), &e)));
-                }
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => statuses.push(IndexStatus::failed(&namespace, String::new(), &e)),
+                index => indexes.push((namespace, index)),
             }
+        }
+        Ok(indexes)
+    }
+
+    /// How the lake's indexes are, by name.
+    pub(crate) async fn statuses(&self, lake: &Lakehouse) -> Result<Vec<IndexStatus>> {
+        let mut statuses = Vec::new();
+        for (name, index) in self.indexes(lake).await? {
+            statuses.push(match index {
+                Ok(index) => index.status(lake).await.unwrap_or_else(|e| IndexStatus::failed(&name, index.source(), &e)),
+                // It does not hide the others.
+                Err(e) => IndexStatus::failed(&name, String::new(), &e),
+            });
         }
         Ok(statuses)
     }

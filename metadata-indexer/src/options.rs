@@ -14,7 +14,7 @@ use crate::registry::is_name;
 /// |---|---|
 /// | `events` | Where the bucket's events come from: `sqs://QUEUE` or `sqs://ACCOUNT/QUEUE`, a queue of Amazon SQS; `http://127.0.0.1:9000/PATH`, where this process listens for them; `own://NAME`, the user's own [`EventSource`](crate::EventSource) of this name |
 /// | `secret` | Where the secret is that senders of events over HTTP must know: `env:NAME` or `file:PATH` |
-/// | `allow_remote` | `true`: listen for events on an address that other machines reach |
+/// | `allow_remote` | `true`: listen for events on an address that other machines reach. Put a proxy in front that bounds how many connections a stranger has |
 /// | `endpoint` | Where the store and the queue are, when that is not said by the environment |
 /// | `region` | The region of the store and the queue, likewise |
 /// | `suffix` | What keys of the index end in: `.jpg`, or `.jpg,.png` for one of several. Other objects are not in it |

@@ -82,6 +82,9 @@ def test_changes_come_through_a_queue(tmp_path, moto):
     s3.put_object(Bucket="photos", Key="before é+%/x y", Body=b"12345", Metadata={"colour": "red"}, Tagging="cat=yes")
     with tarndb.connect(tmp_path / "lake") as lake:
         lake.sql(f"CREATE METADATA INDEX photos ON 's3://photos' WITH (events = 'sqs://photos', endpoint = '{moto}')")
+        # Each message is handed to one of those that read a queue.
+        with pytest.raises(tarndb.Error, match="metadata index `photos` takes what comes through `sqs://photos`"):
+            lake.create_metadata_index("others", "s3://photos/other", events="sqs://photos", options={"endpoint": moto})
         index = lake.metadata_index("photos")
         assert index.status()["state"] == "Active"
         rows = lake.sql("SELECT key, size, storage_class, object_tags, user_metadata FROM photos.inventory").fetchall()

@@ -144,7 +144,7 @@ impl Lakehouse {
     /// # Errors
     /// `CommitConflict` when anyone added rows to the table since, compacted it, or deleted other rows of the same files: look at the
     /// table again then; `CommitStateUnknown`; `InvalidInput` when rows do not fit, or the summary
-    /// would tell another `operation`.
+    /// has a name that the specification has.
     pub async fn change_rows(&self, table: &Table, change: RowChange) -> Result<Table> {
         self.check_open()?;
         query::change_rows(self, table, change).boxed().await

@@ -2,7 +2,6 @@
 //! (`folder/`), and knows neither tags nor versions.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -10,7 +9,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_s3::types::{ChecksumMode, EncodingType, ServerSideEncryption};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -31,8 +30,8 @@ const STATUS: &[u8] = b"<Status>";
 pub(super) struct S3 {
     client: Client,
     bucket: String,
-    /// Whether the last listing was one of versions.
-    lists_versions: AtomicBool,
+    /// Whether the bucket had versions when that was last asked.
+    versions: Mutex<Option<bool>>,
     /// What was not allowed, and is done without.
     denied: Mutex<Option<String>>,
 }
@@ -73,7 +72,7 @@ impl S3 {
         Ok(Self {
             client: Client::from_conf(config),
             bucket: bucket.to_string(),
-            lists_versions: AtomicBool::default(),
+            versions: Mutex::default(),
             denied: Mutex::default(),
         })
     }
@@ -162,10 +161,21 @@ impl S3 {
         }
     }
 
+    /// Whether the bucket has versions, as far as that was asked.
+    async fn lists_versions(&self) -> Result<bool> {
+        let known = *self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        match known {
+            Some(known) => Ok(known),
+            None => self.has_versions().await,
+        }
+    }
+
     /// The version of an object of a listing, as S3 calls it.
-    fn version(&self, id: &ObjectId) -> Option<String> {
-        let unversioned = || self.lists_versions.load(Ordering::Relaxed).then(|| "null".to_string());
-        id.version.clone().or_else(unversioned)
+    async fn version(&self, id: &ObjectId) -> Result<Option<String>> {
+        match &id.version {
+            Some(version) => Ok(Some(version.clone())),
+            None => Ok(self.lists_versions().await?.then(|| "null".to_string())),
+        }
     }
 
     /// Remembers what was not allowed.
@@ -228,8 +238,14 @@ fn marker<E>(key: &str, error: &SdkError<E, HttpResponse>) -> Option<Present> {
     let headers = error.raw_response()?.headers();
     headers.get("x-amz-delete-marker").filter(|value| *value == "true")?;
     let version = headers.get("x-amz-version-id").filter(|version| *version != "null").map(str::to_string);
-    let state = ObjectState { size: Some(0), ..ObjectState::default() };
-    Some((ObjectId { key: key.to_string(), version }, Change::MarkedDeleted(state)))
+    Some((ObjectId { key: key.to_string(), version }, Change::MarkedDeleted(marker_state(error))))
+}
+
+/// What is known of a version that says that an object is deleted: since when, where headers tell.
+fn marker_state<E>(error: &SdkError<E, HttpResponse>) -> ObjectState {
+    let time = error.raw_response().and_then(|response| response.headers().get("last-modified"));
+    let time = time.and_then(|time| DateTime::from_str(time, DateTimeFormat::HttpDate).ok());
+    ObjectState { size: Some(0), last_modified: micros(time.as_ref()), ..ObjectState::default() }
 }
 
 fn decoded(key: &str, encoded: bool) -> Result<String> {
@@ -239,21 +255,22 @@ fn decoded(key: &str, encoded: bool) -> Result<String> {
 #[async_trait]
 impl Objects for S3 {
     async fn has_versions(&self) -> Result<bool> {
-        match self.client.get_bucket_versioning().bucket(&self.bucket).send().await {
-            Ok(versioning) => Ok(versioning.status().is_some()),
-            Err(error) if matches!(status(&error), Some(405 | 501)) => Ok(false),
+        let versions = match self.client.get_bucket_versioning().bucket(&self.bucket).send().await {
+            Ok(versioning) => versioning.status().is_some(),
+            Err(error) if matches!(status(&error), Some(405 | 501)) => false,
             // Not all call the root of their answer as S3 does.
             Err(error) if status(&error) == Some(200) => {
                 let body = error.raw_response().and_then(|response| response.body().bytes()).unwrap_or_default();
-                Ok(body.windows(STATUS.len()).any(|window| window == STATUS))
+                body.windows(STATUS.len()).any(|window| window == STATUS)
             }
-            Err(error) => Err(failed("whether the bucket has versions cannot be read", error)),
-        }
+            Err(error) => return Err(failed("whether the bucket has versions cannot be read", error)),
+        };
+        *self.versions.lock().unwrap_or_else(PoisonError::into_inner) = Some(versions);
+        Ok(versions)
     }
 
     async fn list(&self, prefix: &str) -> Result<BoxStream<'_, Result<Vec<Present>>>> {
         let versions = self.has_versions().await?;
-        self.lists_versions.store(versions, Ordering::Relaxed);
         let prefix = prefix.to_string();
         let pages = stream::try_unfold(Page::First, move |page| {
             let prefix = prefix.clone();
@@ -272,8 +289,8 @@ impl Objects for S3 {
     }
 
     async fn look(&self, id: &ObjectId, which: Which, fetch: Fetch) -> Result<Option<Present>> {
-        let unversioned = which == Which::Unversioned && self.lists_versions.load(Ordering::Relaxed);
-        let version = if which == Which::Unversioned { self.version(id) } else { id.version.clone() };
+        let unversioned = which == Which::Unversioned && self.lists_versions().await?;
+        let version = if which == Which::Unversioned { self.version(id).await? } else { id.version.clone() };
         let request = self.client.head_object().bucket(&self.bucket).key(&id.key).set_version_id(version.clone());
         let found = match request.clone().checksum_mode(ChecksumMode::Enabled).send().await {
             // To tell checksums, S3 needs the key of an object that is encrypted.
@@ -291,11 +308,21 @@ impl Objects for S3 {
                 let id = ObjectId { key: id.key.clone(), version: version.filter(|version| *version != "null") };
                 Ok(Some((id, Change::Created(state))))
             }
-            Err(error) if status(&error) == Some(404) => Ok(marker(&id.key, &error)),
+            Err(error) if status(&error) == Some(404) => {
+                let Some((id, mut change)) = marker(&id.key, &error) else { return Ok(None) };
+                // Since when, S3 tells who asks for this version.
+                if let (Change::MarkedDeleted(state), Some(version)) = (&mut change, &id.version)
+                    && let Err(error) =
+                        self.client.head_object().bucket(&self.bucket).key(&id.key).version_id(version).send().await
+                    && status(&error) == Some(405)
+                {
+                    *state = marker_state(&error);
+                }
+                Ok(Some((id, change)))
+            }
             // So S3 answers when the version says that the object is deleted.
             Err(error) if status(&error) == Some(405) && (id.version.is_some() || unversioned) => {
-                let state = ObjectState { size: Some(0), ..ObjectState::default() };
-                Ok(Some((id.clone(), Change::MarkedDeleted(state))))
+                Ok(Some((id.clone(), Change::MarkedDeleted(marker_state(&error)))))
             }
             // Not this object: encrypted with a key of its owner's, not ours to read. A listing tells whether it is there; when that is
             // refused too, it is not about this object.
@@ -308,7 +335,7 @@ impl Objects for S3 {
     }
 
     async fn read(&self, id: &ObjectId, tag: Option<&str>, range: Range<u64>) -> Result<Option<Part>> {
-        let request = self.client.get_object().bucket(&self.bucket).key(&id.key).set_version_id(self.version(id));
+        let request = self.client.get_object().bucket(&self.bucket).key(&id.key).set_version_id(self.version(id).await?);
         let request = request.range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
         let found = match request.set_if_match(tag.map(|tag| format!("\"{tag}\""))).send().await {
             Ok(found) => found,

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::client::HttpError;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
-use object_store::{Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore};
+use object_store::{Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, RetryConfig};
 use tarndb_core::{Error, Result};
 
 use super::{Objects, Present, Which};
@@ -46,9 +50,46 @@ impl Store {
             settings.insert(name.to_string(), endpoint.to_string());
             settings.insert("allow_http".to_string(), endpoint.starts_with("http://").to_string());
         }
-        let (store, _) = object_store::parse_url_opts(&parsed, settings).map_err(|e| wrong(e.to_string()))?;
-        Ok(Self(store.into()))
+        let store: object_store::Result<Arc<dyn ObjectStore>> = match parsed.scheme() {
+            "gs" => {
+                let builder = GoogleCloudStorageBuilder::new().with_url(url).with_retry(retries());
+                let settings = settings.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value)));
+                settings
+                    .fold(builder, |builder, (name, value)| builder.with_config(name, value))
+                    .build()
+                    .map(|store| Arc::new(store) as _)
+            }
+            _ => {
+                let builder = MicrosoftAzureBuilder::new().with_url(url).with_retry(retries());
+                let settings = settings.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value)));
+                settings
+                    .fold(builder, |builder, (name, value)| builder.with_config(name, value))
+                    .build()
+                    .map(|store| Arc::new(store) as _)
+            }
+        };
+        store.map(Self).map_err(|e| wrong(e.to_string()))
     }
+}
+
+/// Few, for who asks does so again later, and does not hold up others meanwhile.
+fn retries() -> RetryConfig {
+    RetryConfig { max_retries: 3, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() }
+}
+
+/// What went wrong when an object was asked for: at this object, or when the store was not reached, or does not know who asks.
+fn failed_at(key: &str, error: object_store::Error) -> Error {
+    let causes = std::iter::successors(Some(&error as &(dyn std::error::Error + 'static)), |cause| cause.source());
+    let is_unreached = { causes }.any(|cause| cause.is::<HttpError>());
+    let error = match error {
+        e @ object_store::Error::PermissionDenied { .. } => {
+            return Error::unsupported(format!("the object `{key}` is not ours to look at")).with_source(e);
+        }
+        e @ (object_store::Error::Unauthenticated { .. } | object_store::Error::NotImplemented { .. }) => Error::from(e),
+        e if is_unreached => Error::from(e),
+        e => Error::data_invalid(format!("an object cannot be read: {e}")).with_source(e),
+    };
+    error.with_context("key", key)
 }
 
 fn e_tag(meta: &ObjectMeta) -> Option<&str> {
@@ -94,10 +135,7 @@ impl Objects for Store {
         match self.0.get_opts(&path(&id.key)?, options).await {
             Ok(found) => Ok(Some((id.clone(), Change::Created(state(&found.meta, &found.attributes, Some(fetch)))))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e @ object_store::Error::PermissionDenied { .. }) => {
-                Err(Error::unsupported(format!("the object `{}` is not ours to look at", id.key)).with_source(e))
-            }
-            Err(e) => Err(Error::from(e).with_context("key", &id.key)),
+            Err(e) => Err(failed_at(&id.key, e)),
         }
     }
 

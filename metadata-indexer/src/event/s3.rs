@@ -66,7 +66,8 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
     let key = object.required("key")?;
     let request = fields.below("responseElements");
     let scope = match action {
-        "Copy" | "CompleteMultipartUpload" | "DeleteMarkerCreated" if is_unnamed => Scope::UnnamedVersion,
+        "Copy" | "Post" | "CompleteMultipartUpload" | "DeleteMarkerCreated" if is_unnamed => Scope::UnnamedVersion,
+        _ if is_unnamed && family == "LifecycleExpiration" => Scope::UnnamedVersion,
         _ => Scope::Object,
     };
     Ok(Some(Parsed::Event(ObjectEvent {

@@ -365,7 +365,7 @@ fn is_known_marker(writer: &Writer, id: &ObjectId) -> bool {
 }
 
 /// All versions of these keys.
-async fn versions(bucket: &Bucket, keys: Vec<String>) -> Result<Vec<Present>> {
+pub(super) async fn versions(bucket: &Bucket, keys: Vec<String>) -> Result<Vec<Present>> {
     let listed = stream::iter(keys).map(|key| async move { bucket.versions(&key).await }).buffer_unordered(LOOKED_AT_ONCE);
     Ok(listed.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
 }
@@ -376,10 +376,29 @@ fn is_marker((_, change): &Present) -> bool {
 
 /// What asking for an object told, and what the listing told of the same content.
 fn merged((id, mut change): Present, listed: Option<&Present>) -> Present {
-    if let (Some(state), Some((_, Change::Created(told)))) = (change.state_mut(), listed)
+    let is_same_kind = listed.is_some_and(|(_, told)| std::mem::discriminant(told) == std::mem::discriminant(&change));
+    if let (Some(state), Some(told)) = (change.state_mut(), listed.and_then(|(_, told)| told.state()))
+        && is_same_kind
         && state.e_tag == told.e_tag
     {
         *state = std::mem::take(state).or(told);
     }
     (id, change)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_listing_tells_is_kept() {
+        let state = |last_modified| ObjectState { size: Some(0), last_modified, ..ObjectState::default() };
+        let present = |change| (ObjectId::of_key("a"), change);
+        let listed = present(Change::MarkedDeleted(state(Some(7))));
+        let marker = merged(present(Change::MarkedDeleted(state(None))), Some(&listed));
+        assert_eq!(marker, listed);
+        // Something else took its place meanwhile.
+        let created = present(Change::Created(state(None)));
+        assert_eq!(merged(created.clone(), Some(&listed)), created);
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tarndb_core::{Error, Lakehouse, Result};
 
 use super::Index;
-use super::bucket::{Answers, found_after, is_known};
+use super::bucket::{Answers, found_after, is_known, versions};
 use super::key_index;
 use super::observe::pause_after;
 use super::status::EventCounts;
@@ -228,6 +228,7 @@ impl Index {
             answers.iter().filter_map(|(_, looked)| if let Looked::Present((id, _)) = looked { Some(id.clone()) } else { None });
         let ids = ids.collect();
         let states = writer.states(lake, &ids).await?;
+        let hidden = behind_markers(writer, bucket, &answers).await?;
         let now = lake.storage().clock().now_ms().saturating_mul(1000);
         let (mut records, mut seen) = (Vec::new(), HashSet::new());
         for (asked, looked) in answers {
@@ -237,7 +238,7 @@ impl Index {
                 Looked::LeftOut(id) => Some(id),
                 Looked::Present(_) => None,
             };
-            if gone.is_some_and(|id| writer.known(id).is_none()) {
+            if gone.is_some_and(|id| writer.known(id).is_none() || hidden.contains(id)) {
                 continue;
             }
             let (id, change) = match looked {
@@ -276,16 +277,30 @@ impl Index {
     }
 }
 
-/// Where the bucket has versions, those are asked for that are not named.
+/// Objects that are said to be gone, and are there: behind a version that says that they are deleted, which Ceph shows in listings only.
+async fn behind_markers(writer: &Writer, bucket: &Bucket, answers: &[(ObjectId, Looked)]) -> Result<HashSet<ObjectId>> {
+    let gone = answers.iter().filter(|(id, looked)| matches!(looked, Looked::Gone) && id.version.is_none());
+    let gone: Vec<String> = gone.filter(|(id, _)| writer.known(id).is_some()).map(|(id, _)| id.key.clone()).collect();
+    if gone.is_empty() || !bucket.has_versions().await? {
+        return Ok(HashSet::new());
+    }
+    Ok(versions(bucket, gone).await?.into_iter().map(|(id, _)| id).collect())
+}
+
+/// Where the bucket has versions, those are asked for that are not named; where it has none, an event is about the object.
 async fn without_unnamed(bucket: &Bucket, mut parts: Vec<Parsed>) -> Result<Vec<Parsed>> {
     let is_unnamed = |part: &Parsed| matches!(part, Parsed::Event(event) if event.is_of_unnamed_version());
-    if parts.iter().any(is_unnamed) && bucket.has_versions().await? {
-        for part in &mut parts {
-            if let Parsed::Event(event) = part
-                && event.is_of_unnamed_version()
-            {
-                event.news = News::Touched(event.news.kind());
+    if !parts.iter().any(is_unnamed) {
+        return Ok(parts);
+    }
+    let has_versions = bucket.has_versions().await?;
+    for part in &mut parts {
+        match part {
+            Parsed::Event(event) if event.is_of_unnamed_version() && has_versions => {
+                event.news = News::Touched(event.news.kind())
             }
+            Parsed::Event(event) if event.is_of_unnamed_version() => event.scope = Scope::Object,
+            _ => {}
         }
     }
     Ok(parts)

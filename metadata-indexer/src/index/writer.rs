@@ -379,25 +379,27 @@ impl Writer {
 
     /// Which of these changes the journal has already: changes of the same object with the same sequence number.
     pub(super) async fn journaled(&self, lake: &Lakehouse, changes: &[&Record]) -> Result<HashSet<(KeyHash, Sequence)>> {
-        let times = || changes.iter().map(|record| record.timestamp);
-        let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(HashSet::new()) };
-        let mut condition = format!("record_timestamp >= {} AND record_timestamp <= {}", timestamp(first), timestamp(last));
-        // Few keys are few files and pages, however long ago it was.
-        if changes.len() <= MAX_KEYS {
-            let keys: HashSet<&str> = changes.iter().map(|record| record.id.key.as_str()).collect();
-            condition = format!("{condition} AND {}", is_one_of(&keys.into_iter().collect::<Vec<_>>()));
-        }
+        let columns = ["key", "version_id", "sequence_number"].map(str::to_string);
         let wanted: HashSet<(KeyHash, Sequence)> =
             changes.iter().map(|record| (key_index::hash(&record.id), record.sequence)).collect();
-        let columns = ["key", "version_id", "sequence_number"].map(str::to_string);
-        let mut rows = lake.scan(&self.journal, Some(&columns), Some(&condition), None).await?;
         let mut found = HashSet::new();
-        while let Some(batch) = rows.try_next().await? {
-            let sequences = text(&batch, "sequence_number")?;
-            for (row, id) in ids(&batch)?.iter().enumerate() {
-                let change = (key_index::hash(id), Sequence::parse(sequences.value(row))?);
-                if wanted.contains(&change) {
-                    found.insert(change);
+        // Those of a time lie together, and few keys are few files and pages, however long ago it was.
+        let mut changes = changes.to_vec();
+        changes.sort_unstable_by_key(|record| record.timestamp);
+        for some in changes.chunks(MAX_KEYS) {
+            let (Some(first), Some(last)) = (some.first(), some.last()) else { continue };
+            let (first, last) = (timestamp(first.timestamp), timestamp(last.timestamp));
+            let keys: HashSet<&str> = some.iter().map(|record| record.id.key.as_str()).collect();
+            let keys = is_one_of(&keys.into_iter().collect::<Vec<_>>());
+            let condition = format!("record_timestamp >= {first} AND record_timestamp <= {last} AND {keys}");
+            let mut rows = lake.scan(&self.journal, Some(&columns), Some(&condition), None).await?;
+            while let Some(batch) = rows.try_next().await? {
+                let sequences = text(&batch, "sequence_number")?;
+                for (row, id) in ids(&batch)?.iter().enumerate() {
+                    let change = (key_index::hash(id), Sequence::parse(sequences.value(row))?);
+                    if wanted.contains(&change) {
+                        found.insert(change);
+                    }
                 }
             }
         }

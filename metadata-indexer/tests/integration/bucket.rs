@@ -527,6 +527,50 @@ async fn copies_are_told_in_their_order() {
     lake.close().await;
 }
 
+/// Without a version, Ceph says of an object that it is not there when the newest version says so, and hides that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_behind_a_marker_stays() {
+    let server = S3Server::start(true).await;
+    server.objects().hides_markers = true;
+    server.objects().put("a", Version { size: 1, e_tag: "old".to_string(), ..Version::default() });
+    let lake = builder("memory://").build().await.unwrap();
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x")]);
+    let index = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
+    server.objects().put("a", Version { id: Some("1".to_string()), is_marker: true, ..Version::default() });
+    for (name, shown) in [("ObjectTagging:Put", vec!["a|NULL|false"]), ("ObjectCreated:Post", vec!["a|1|true", "a|NULL|false"])] {
+        let head = format!(r#""eventSource":"ceph:s3","eventTime":"2026-03-04T10:11:12Z","eventName":"{name}""#);
+        let object = r#"{"key":"a","size":1,"versionId":""}"#;
+        let event = format!(r#"{{{head},"s3":{{"bucket":{{"name":"photos"}},"object":{object}}}}}"#);
+        assert_eq!(index.push(&message(&[event])).await.unwrap().applied, shown.len() as u64 - 1);
+        assert_eq!(lines(&rows(&lake, "SELECT key, version_id, is_delete_marker FROM i.inventory").await), shown);
+    }
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    server.objects().remove("a", None);
+    server.objects().remove("a", Some("1"));
+    let lost = Synced { deleted: 2, ..Synced::default() };
+    assert_eq!(index.reconcile().await.unwrap(), lost);
+    lake.close().await;
+}
+
+/// However many events come late or again at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_late_events_are_known_or_new() {
+    let lake = lake_with(&Arc::new(InMemory::new())).await;
+    let index = lake.create_metadata_index_with("i", "gs://photos", &options(&[("fetch", "none")])).await.unwrap();
+    let events = [10, 20, 30].map(|sequence| -> Vec<String> {
+        (0..2_500).map(|key| created("photos", &format!("k{key}"), sequence, sequence)).collect()
+    });
+    for place in [0, 2] {
+        assert_eq!(index.push(&message(&events[place])).await.unwrap().applied, 2_500);
+    }
+    let told = index.push(&message(&events.concat())).await.unwrap();
+    let late = EventCounts { received: 7_500, applied: 2_500, duplicates: 5_000, late: 2_500, ..EventCounts::default() };
+    assert_eq!(told, late);
+    assert_eq!(lines(&rows(&lake, "SELECT count(*), min(size), max(size) FROM i.inventory").await), ["2500|30|30"]);
+    assert_eq!(lines(&rows(&lake, "SELECT count(*) FROM i.journal").await), ["7500"]);
+    lake.close().await;
+}
+
 /// Of a hundred objects, until there are more permits for parts of a listing.
 async fn bucket_that_shows_80() -> S3Server {
     let server = S3Server::start(false).await;
@@ -615,7 +659,8 @@ async fn a_listing_that_fails_is_gone_on_with() {
     let without = options.clone().with("hook", "nowhere").unwrap();
     assert_eq!(create(&other, &without).await.unwrap_err().kind(), ErrorKind::AlreadyExists, "it is another");
     server.objects().fails = false;
-    let index = create(&other, &options).await.unwrap();
+    rows(&other, &format!("{if_not_exists}{}')", server.endpoint())).await;
+    let index = other.metadata_index("i").await.unwrap();
     let status = index.status().await.unwrap();
     assert_eq!((status.state, status.objects, status.changes), (IndexState::Active, 100, 0));
     for lake in [&other, &at_once, &open(1000).await.unwrap()] {

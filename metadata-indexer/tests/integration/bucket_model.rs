@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path as FsPath;
 
 use arrow::array::{Array, AsArray, MapArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -28,9 +28,10 @@ type Id = (String, Option<String>);
 /// What the inventory has of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// A version that says that it is deleted.
-    Marker,
+    /// A version that says that it is deleted, since when in seconds since 1970.
+    Marker { modified: i64 },
     Content {
+        modified: i64,
         size: i64,
         e_tag: String,
         /// Where it is asked for, and events tell of all.
@@ -89,14 +90,16 @@ impl Bucket {
         let all = objects.versions.iter().flat_map(|(key, versions)| versions.iter().map(move |version| (key, version)));
         let is_kept = |(_, version): &(&String, &Version)| version.size <= self.max_size;
         let state = |(key, version): (&String, &Version)| {
+            let modified = version.modified;
             let content = || State::Content {
+                modified,
                 size: version.size as i64,
                 e_tag: version.e_tag.clone(),
                 tags: fetch.tags.then(|| version.tags.clone()),
                 metadata: fetch.metadata.then(|| version.metadata.clone()),
                 class: fetch.metadata.then(|| version.class.to_string()),
             };
-            ((key.clone(), version.id.clone()), if version.is_marker { State::Marker } else { content() })
+            ((key.clone(), version.id.clone()), if version.is_marker { State::Marker { modified } } else { content() })
         };
         all.filter(is_kept).map(state).collect()
     }
@@ -172,7 +175,8 @@ impl Bucket {
                 self.tell(&key, version.as_deref(), "ObjectCreated:Put", kind, &object);
             }
             6 if self.versioned => {
-                let marker = Version { id: version.clone(), is_marker: true, ..Version::default() };
+                let modified = self.start + self.changes as i64 + 1;
+                let marker = Version { id: version.clone(), is_marker: true, modified, ..Version::default() };
                 self.store.objects().put(&key, marker);
                 self.tell(&key, version.as_deref(), "ObjectRemoved:DeleteMarkerCreated", "DELETE", "");
             }
@@ -262,7 +266,8 @@ fn pairs(maps: &MapArray, row: usize) -> Pairs {
 }
 
 /// The columns of which [`states`] are made.
-const STATE: &str = "key, version_id, is_delete_marker, size, e_tag, object_tags, user_metadata, storage_class";
+const STATE: &str =
+    "key, version_id, is_delete_marker, size, e_tag, object_tags, user_metadata, storage_class, last_modified_date";
 
 /// What rows say of objects, in their order; `None` of those that are gone.
 fn states(batches: &[RecordBatch], fetch: Fetch) -> Vec<(Id, Option<State>)> {
@@ -272,16 +277,20 @@ fn states(batches: &[RecordBatch], fetch: Fetch) -> Vec<(Id, Option<State>)> {
         let (keys, versions, e_tags, classes) = (text(0), text(1), text(4), text(7));
         let (markers, sizes) = (batch.column(2).as_boolean(), batch.column(3).as_primitive::<Int64Type>());
         let (tags, metadata) = (batch.column(5).as_map(), batch.column(6).as_map());
+        let times = batch.column(8).as_primitive::<TimestampMicrosecondType>();
         for row in 0..batch.num_rows() {
             let version = versions.is_valid(row).then(|| versions.value(row).to_string());
+            // None is long before all.
+            let modified = times.value(row).div_euclid(1_000_000);
             let content = || State::Content {
+                modified,
                 size: sizes.value(row),
                 e_tag: e_tags.value(row).to_string(),
                 tags: fetch.tags.then(|| pairs(tags, row)),
                 metadata: fetch.metadata.then(|| pairs(metadata, row)),
                 class: fetch.metadata.then(|| classes.value(row).to_string()),
             };
-            let state = markers.is_valid(row).then(|| if markers.value(row) { State::Marker } else { content() });
+            let state = markers.is_valid(row).then(|| if markers.value(row) { State::Marker { modified } } else { content() });
             found.push(((keys.value(row).to_string(), version), state));
         }
     }

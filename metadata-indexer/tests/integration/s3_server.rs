@@ -208,6 +208,10 @@ fn listed(element: &str, key: &str, version: &Version) -> String {
     format!("<{element}><Key>{}</Key>{id}<LastModified>{time}</LastModified>{content}</{element}>", encoded(key))
 }
 
+fn http_date(seconds: i64) -> String {
+    chrono::DateTime::from_timestamp(seconds, 0).unwrap().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
 fn xml(text: String) -> Response<Body> {
     Response::new(Body::from(text))
 }
@@ -264,10 +268,10 @@ async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semapho
         Some(version) if version.is_marker => {
             let code = if id.is_some() { StatusCode::METHOD_NOT_ALLOWED } else { StatusCode::NOT_FOUND };
             let id = version.id.as_deref().unwrap_or("null");
-            response.status(code).header("x-amz-delete-marker", "true").header("x-amz-version-id", id)
+            let response = response.status(code).header("x-amz-delete-marker", "true").header("x-amz-version-id", id);
+            if code == StatusCode::NOT_FOUND { response } else { response.header("last-modified", http_date(version.modified)) }
         }
         Some(version) => {
-            let time = chrono::DateTime::from_timestamp(version.modified, 0).unwrap().format("%a, %d %b %Y %H:%M:%S GMT");
             if is_read {
                 let range = request.headers()["range"].to_str().unwrap().trim_start_matches("bytes=").split_once('-').unwrap();
                 let (start, end): (usize, usize) = (range.0.parse().unwrap(), range.1.parse::<usize>().unwrap() + 1);
@@ -278,7 +282,7 @@ async fn answer(State((objects, parts)): State<(Arc<Mutex<Objects>>, Arc<Semapho
             } else {
                 response = response.header("content-length", version.size);
             }
-            let response = response.header("last-modified", time.to_string());
+            let response = response.header("last-modified", http_date(version.modified));
             let response = response.header("etag", format!("\"{}\"", version.e_tag));
             let other_class = (version.class != "STANDARD").then_some(version.class);
             let response = other_class.iter().fold(response, |response, class| response.header("x-amz-storage-class", *class));
