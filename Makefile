@@ -4,6 +4,8 @@
 # make bench   TPC-H beside plain Parquet and DuckDB (BENCH_SF=1 unless given), commits beside PyIceberg, planning and scans
 #              with deletes beside both, a metadata index of BENCH_OBJECTS objects
 #
+# make seeds   SEEDS random histories of a bucket of each of three kinds, of which the tests run a few: nearly an hour
+#
 # make fuzz    cargo fuzz, FUZZ_SECONDS for each target (TARGETS): needs cargo-fuzz and a C++ compiler, and is no part of the tests,
 #              which run the same targets on the same seeds for a moment
 #
@@ -13,6 +15,7 @@ SF ?= 0.1
 BENCH_SF ?= 1
 BENCH_OBJECTS ?= 10000000
 FUZZ_SECONDS ?= 60
+SEEDS ?= 334
 TARGETS ?= metadata_json manifest_list manifest deletion_vector rows_of_value parquet_footer name_mapping object_event
 TARGET := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/tarndb-target)
 WORK := $(TARGET)/tarndb
@@ -30,7 +33,7 @@ wheel: export CARGO_PROFILE_RELEASE_LTO := false
 wheel: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 endif
 
-.PHONY: demo test test-rust test-python check bench fuzz wheel shell
+.PHONY: demo test test-rust test-python check bench seeds fuzz wheel shell
 
 demo: shell wheel $(VENV)/.ready
 	rm -rf $(DEMO_VENV)
@@ -71,7 +74,14 @@ bench: wheel $(VENV)/.ready
 	$(DEMO_VENV)/bin/python benches/compare/commits.py --folder $(WORK)/bench-commits
 	$(DEMO_VENV)/bin/python benches/compare/planning.py --folder $(WORK)/bench
 	$(DEMO_VENV)/bin/python benches/compare/deletes.py --folder $(WORK)/bench
-	$(DEMO_VENV)/bin/python benches/compare/metadata_index.py --objects $(BENCH_OBJECTS) --tagged --folder $(WORK)/bench
+	$(DEMO_VENV)/bin/python benches/compare/metadata_index.py --objects $(BENCH_OBJECTS) --folder $(WORK)/bench
+	$(DEMO_VENV)/bin/python benches/compare/metadata_index.py --objects $(BENCH_OBJECTS) --tagged --only=events --folder $(WORK)/bench
+	$(DEMO_VENV)/bin/python benches/compare/metadata_index.py --objects $(BENCH_OBJECTS) --tagged --only=lookups --folder $(WORK)/bench
+	$(DEMO_VENV)/bin/python benches/compare/metadata_index.py --objects 1000000 --only=webhook --folder $(WORK)/bench
+
+seeds: export TARNDB_SEEDS := $(SEEDS)
+seeds:
+	cargo test --locked --profile $(SHELL_PROFILE) --workspace --test integration -- bucket_model
 
 fuzz: export CARGO_TARGET_DIR := $(TARGET)/fuzz
 fuzz:

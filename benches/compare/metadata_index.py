@@ -5,7 +5,12 @@ The bucket is a server in this script that answers listings and nothing else; ev
 
   python metadata_index.py --folder DIR [--objects 10000000] [--batch 25000] [--seconds 60] [--rate 10000] [--rounds 3] [--tagged]
 
-With --tagged, events tell of three tags of each object, and objects are looked for by these, too.
+With --tagged, events tell of three tags of each object, and objects are looked for by these, too. What is timed is what passes on the
+clock while events are handed in that were made before, whatever else the index does meanwhile; one event in a hundred comes again.
+
+Events over HTTP, at a million objects, from senders in threads beside it:
+
+  python metadata_index.py --folder DIR --only=webhook --objects 1000000
 
 And, alone, what is left to look after when there is a commit each second for --seconds, of ten events among --objects:
 
@@ -13,16 +18,19 @@ And, alone, what is left to look after when there is a commit each second for --
 """
 
 import argparse
+import http.client
 import http.server
 import json
 import os
 import pathlib
 import random
 import shutil
+import socket
 import stat
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 
@@ -72,6 +80,8 @@ class Events:
 
     def __init__(self, tagged: bool = False) -> None:
         self.random, self.changes, self.objects, self.tagged = random.Random(1), 0, 0, tagged
+        # Some of the last, which come again.
+        self.last: list[str] = []
 
     def tags(self, number: int) -> str:
         """Three tags, as Ceph's events tell of them: a server that is asked for those of every object would be what is measured."""
@@ -94,15 +104,18 @@ class Events:
             f'"object":{{"key":"{urllib.parse.quote(key(number))}","sequencer":"{sequencer}"{state}}}}}}}'
         )
 
-    def batch(self, count: int, creates: float) -> str:
+    def batch(self, count: int, creates: float, repeats: float = 0.0) -> str:
         now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
         events = []
         for _ in range(count):
-            if self.random.random() < creates or not self.objects:
+            if self.last and self.random.random() < repeats:
+                events.append(self.random.choice(self.last))
+            elif self.random.random() < creates or not self.objects:
                 events.append(self.event(self.objects, False, now))
                 self.objects += 1
             else:
                 events.append(self.event(self.random.randrange(self.objects), self.random.random() < 0.2, now))
+        self.last = self.random.sample(events, min(count, 1000))
         return f'{{"Records":[{",".join(events)}]}}'
 
 
@@ -175,27 +188,32 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
             ix.push(message)
             filled += time.perf_counter() - start
         print(f"{objects:,} objects created by events: {objects / filled:,.0f} events/s, {told_memory()}", flush=True)
-        # A tenth of what happens is new, the rest overwrites and deletes.
-        rates, before, changes, taken = [], written(), source.changes, 0.0
-        while taken < seconds:
-            message = source.batch(batch, 0.1)
-            start = time.perf_counter()
-            ix.push(message)
-            took = time.perf_counter() - start
-            taken += took
-            rates.append(batch / took)
-        count = source.changes - changes
+        # A tenth of what happens is new, the rest overwrites and deletes. Messages are made before, and wait on disk, for the memory that
+        # is told is to be the index's, and so is the time that passes.
+        messages = folder / "messages"
+        messages.mkdir(exist_ok=True)
+
+        def make(count: int, events: int) -> None:
+            for number in range(count):
+                (messages / str(number)).write_text(source.batch(events, 0.1, 0.01))
+            os.sync()
+
+        batches = seconds * 50_000 // batch
+        make(batches, batch)
+        rates, before, start = [], written(), time.perf_counter()
+        for number in range(batches):
+            begun = time.perf_counter()
+            ix.push((messages / str(number)).read_text())
+            rates.append(batch / (time.perf_counter() - begun))
+        taken, count = time.perf_counter() - start, batches * batch
         print(
-            f"mixed events at {objects:,} objects: {count / taken:,.0f} events/s (batches: median {statistics.median(rates):,.0f},"
-            f" slowest {min(rates):,.0f}), {(written() - before) / count:,.0f} bytes written per event",
+            f"mixed events at {objects:,} objects: {count / taken:,.0f} events/s in {taken:.0f} s (batches: median"
+            f" {statistics.median(rates):,.0f}, slowest {min(rates):,.0f}), {(written() - before) / count:,.0f} bytes written per event",
             flush=True,
         )
-        # Freshness: each tenth of a second, a tenth of what comes in a second; what comes while another is committed waits. The messages
-        # are made before, and wait on disk, for the memory that is told is to be the index's.
-        count, messages = seconds * 10, folder / "messages"
-        messages.mkdir(exist_ok=True)
-        for number in range(count):
-            (messages / str(number)).write_text(source.batch(rate // 10, 0.1))
+        # Freshness: each tenth of a second, a tenth of what comes in a second; what comes while another is committed waits.
+        count = seconds * 10
+        make(count, rate // 10)
         fresh, due = [], time.perf_counter()
         waiting: list[tuple[float, str]] = []
         arrived = 0
@@ -279,6 +297,60 @@ def upkeep(folder: pathlib.Path, endpoint: str, objects: int, seconds: int) -> N
                 )
                 took = []
             time.sleep(max(0.0, start + second - time.perf_counter()))
+
+
+def send(port: int, bodies: list[bytes], senders: int) -> None:
+    """From as many senders at once, each of which waits for its answer, and sends again what was not taken."""
+    rest, lock = iter(bodies), threading.Lock()
+    headers = {"Authorization": f"Bearer {os.environ['BENCH_TOKEN']}", "Content-Type": "application/json"}
+
+    def sender() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while True:
+            with lock:
+                body = next(rest, None)
+            if body is None:
+                return
+            while True:
+                connection.request("POST", "/bench", body, headers)
+                answer = connection.getresponse()
+                answer.read()
+                if answer.status == 200:
+                    break
+                assert answer.status == 503, answer.status
+                time.sleep(0.2)
+
+    threads = [threading.Thread(target=sender) for _ in range(senders)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def webhook(folder: pathlib.Path, endpoint: str, objects: int) -> None:
+    import tarndb
+
+    os.environ["BENCH_TOKEN"] = "what only senders know"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tarndb.connect(folder / "webhook") as lake:
+        options = {"endpoint": endpoint, "region": "x", "fetch": "none", "reconcile_every": "never", "secret": "env:BENCH_TOKEN"}
+        ix = lake.create_metadata_index("bench", "s3://bench-0", events=f"http://127.0.0.1:{port}/bench", options=options)
+        source = Events()
+        while source.objects < objects:
+            ix.push(source.batch(25_000, 1.0))
+        for events, messages in [(1, 15_000), (100, 4_000)]:
+            bodies, senders = [source.batch(events, 0.1, 0.01).encode() for _ in range(messages)], 64
+            start = time.perf_counter()
+            send(port, bodies, senders)
+            took = time.perf_counter() - start
+            print(
+                f"{senders} senders through the webhook at {objects:,} objects, {events} events a message: {messages / took:,.0f}"
+                f" messages/s, {messages * events / took:,.0f} events/s",
+                flush=True,
+            )
+        assert lake.sql("SELECT count(*) FROM bench.journal").fetchall() == [(source.changes,)]
 
 
 def followed(folder: pathlib.Path) -> None:
@@ -396,7 +468,7 @@ def main() -> None:
     arguments.add_argument("--rate", type=int, default=10_000)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--tagged", action="store_true")
-    arguments.add_argument("--only", choices=["serve", "backfill", "followed", "events", "upkeep", "lookups"])
+    arguments.add_argument("--only", choices=["serve", "backfill", "followed", "events", "webhook", "upkeep", "lookups"])
     arguments.add_argument("--endpoint")
     options = arguments.parse_args()
     folder = (options.folder / "metadata-index").resolve()
@@ -411,6 +483,8 @@ def main() -> None:
                 return followed(folder)
             case "events":
                 return events(folder, options.endpoint, options.objects, options.batch, options.seconds, options.rate, options.tagged)
+            case "webhook":
+                return webhook(folder, options.endpoint, options.objects)
             case "upkeep":
                 return upkeep(folder, options.endpoint, options.objects, options.seconds)
             case "lookups":
