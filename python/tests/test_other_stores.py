@@ -157,10 +157,17 @@ def test_containers_of_azure(tmp_path, monkeypatch):
         assert unknown(inventory()) == expected()
         blobs["img/told"], blobs["img/broken"] = (b"told", {}), (b"worse", {})
         events = [created("img/told", b"told"), created("img/broken", b"worse")]
-        later = [event | {"data": event["data"] | {"sequencer": "0" * 16 + "0000000000038963"}} for event in events]
+        later = [event | {"data": event["data"] | {"sequencer": "00000000000004420000000000038963"}} for event in events]
         assert index.push(json.dumps(later))["applied"] == 2
         assert unknown(inventory()) == expected()
         assert "cannot be read" in index.status()["last_error"]
+        # A store that is busy is asked again, by who hands the event in.
+        blobs["img/busy"], Container.odd["img/busy"] = (b"busy", {"who": "me"}), 503
+        with pytest.raises(tarndb.Error, match="503"):
+            index.push(json.dumps([created("img/busy", b"busy")]))
+        del Container.odd["img/busy"]
+        assert index.push(json.dumps([created("img/busy", b"busy")]))["applied"] == 1
+        assert unknown(inventory()) == expected()
         # With another key nothing is read, and no key is told.
         other = base64.b64encode(b"another key").decode()
         monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", other)

@@ -77,17 +77,21 @@ fn retries() -> RetryConfig {
     RetryConfig { max_retries: 3, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() }
 }
 
-/// What went wrong when an object was asked for: at this object, or when the store was not reached, or does not know who asks.
+/// What the answers of a store say that asks for patience. The error that has their status is not public.
+const BUSY: [&str; 2] = ["status code: 429", "status code: 503"];
+
+/// What went wrong when an object was asked for: at this object, or when the store was not reached, is busy, or does not know who asks.
 fn failed_at(key: &str, error: object_store::Error) -> Error {
-    let causes = std::iter::successors(Some(&error as &(dyn std::error::Error + 'static)), |cause| cause.source());
-    let is_unreached = { causes }.any(|cause| cause.is::<HttpError>());
+    let mut causes = std::iter::successors(Some(&error as &(dyn std::error::Error + 'static)), |cause| cause.source());
+    let is_busy = |text: String| BUSY.iter().any(|busy| text.contains(busy));
+    let is_about_all = causes.any(|cause| cause.is::<HttpError>() || is_busy(cause.to_string()));
     let error = match error {
         e @ object_store::Error::PermissionDenied { .. } => {
             return Error::unsupported(format!("the object `{key}` is not ours to look at")).with_source(e);
         }
         e @ (object_store::Error::Unauthenticated { .. } | object_store::Error::NotImplemented { .. }) => Error::from(e),
-        e if is_unreached => Error::from(e),
-        e => Error::data_invalid(format!("an object cannot be read: {e}")).with_source(e),
+        e if is_about_all => Error::from(e),
+        e => Error::data_invalid("an object cannot be read").with_source(e),
     };
     error.with_context("key", key)
 }
