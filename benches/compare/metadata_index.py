@@ -200,15 +200,15 @@ def events(folder: pathlib.Path, endpoint: str, objects: int, batch: int, second
 
         batches = seconds * 50_000 // batch
         make(batches, batch)
-        rates, before, start = [], written(), time.perf_counter()
+        took, before, start = [], written(), time.perf_counter()
         for number in range(batches):
             begun = time.perf_counter()
             ix.push((messages / str(number)).read_text())
-            rates.append(batch / (time.perf_counter() - begun))
+            took.append(time.perf_counter() - begun)
         taken, count = time.perf_counter() - start, batches * batch
         print(
-            f"mixed events at {objects:,} objects: {count / taken:,.0f} events/s in {taken:.0f} s (batches: median"
-            f" {statistics.median(rates):,.0f}, slowest {min(rates):,.0f}), {(written() - before) / count:,.0f} bytes written per event",
+            f"mixed events at {objects:,} objects: {count / taken:,.0f} events/s in {taken:.0f} s (a batch: median"
+            f" {statistics.median(took):.2f} s, slowest {max(took):.2f} s), {(written() - before) / count:,.0f} bytes written per event",
             flush=True,
         )
         # Freshness: each tenth of a second, a tenth of what comes in a second; what comes while another is committed waits.
