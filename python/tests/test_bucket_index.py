@@ -464,8 +464,9 @@ def test_recorded_events_come_over_http(tmp_path, seaweedfs):
             ("copy.jpg", None, "DELETE"),
             ("large", None, "DELETE"),
             *((key, version, "CREATE") for version in versions),
-            # Of which version is not told, and here are none.
+            # Of which version is not told, and here are none: what would say that the object is deleted deletes it.
             ("copy.jpg", None, "CREATE"),
+            ("copy.jpg", None, "DELETE"),
             ("large", None, "CREATE"),
             ("copy.jpg", "VN8j-x-UpsTuvk2harmgvQvauGIw.Wp", "DELETE"),
         ]
