@@ -35,7 +35,7 @@ mod writer;
 pub use extension::Extension;
 pub use lakehouse::{AppendResult, CatalogLayer, DeleteResult, Lakehouse, LakehouseBuilder, QueryResult, WeakLakehouse, connect};
 pub use manifest::{Entry, EntryStatus, FileContent, FileFormat};
-pub use query::{RowChange, Tokens, ends_statement, split_statements};
+pub use query::{RowChange, Tokens, WrittenChange, ends_statement, split_statements};
 pub use scan::decode_parquet_footer;
 pub use table::inspect;
 pub use table::{Table, Version, is_uuid_field};

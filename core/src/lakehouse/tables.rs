@@ -1,6 +1,6 @@
 //! Verbs on tables, for bindings: the same as the SQL statements.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -13,7 +13,7 @@ use iceberg::TableIdent;
 use tarndb_catalog::{Error, ErrorKind, Result};
 
 use super::{Lakehouse, QueryResult};
-use crate::query::{self, NewTable, RowChange};
+use crate::query::{self, NewTable, RowChange, WrittenChange};
 use crate::table::Table;
 use crate::transaction::{Append, Caller, Transaction, WrittenFile};
 use crate::writer::{Matching, conform, write_rows};
@@ -146,8 +146,17 @@ impl Lakehouse {
     /// table again then; `CommitStateUnknown`; `InvalidInput` when rows do not fit, or the summary
     /// has a name that the specification has.
     pub async fn change_rows(&self, table: &Table, change: RowChange) -> Result<Table> {
+        self.write_change(table, change).await?.commit(HashMap::new()).boxed().await
+    }
+
+    /// Writes the files of such a change, which becomes part of the table when it is committed: for those who have something else to
+    /// wait for before that.
+    ///
+    /// # Errors
+    /// `InvalidInput` as [`Lakehouse::change_rows`]; the storage's. What was written is deleted again.
+    pub async fn write_change(&self, table: &Table, change: RowChange) -> Result<WrittenChange> {
         self.check_open()?;
-        query::change_rows(self, table, change).boxed().await
+        query::write_change(self, table, change).boxed().await
     }
 
     /// A table of someone else, which no catalog needs to know, at the version that is current now: by the path of its folder,

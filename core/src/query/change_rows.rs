@@ -1,7 +1,8 @@
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::common::runtime::SpawnedTask;
 use futures::stream;
 use roaring::RoaringTreemap;
 use tarndb_catalog::{Error, Result};
@@ -26,37 +27,98 @@ pub struct RowChange {
     pub summary: HashMap<String, String>,
 }
 
-/// See [`Lakehouse::change_rows`].
-pub(crate) async fn change_rows(lake: &Lakehouse, table: &Table, change: RowChange) -> Result<Table> {
+/// A change of rows whose files are written, and that is no part of its table yet: see [`Lakehouse::write_change`]. What becomes of it
+/// is to be said, by [`WrittenChange::commit`] or [`WrittenChange::discard`]; else its files stay behind as orphans.
+#[derive(Debug)]
+#[must_use = "files that are not committed are orphans"]
+pub struct WrittenChange {
+    table: Table,
+    added: Vec<WrittenFile>,
+    deletes: Vec<WrittenFile>,
+    /// Data files of which rows leave.
+    referenced: HashSet<String>,
+    /// Those of them whose older deletes are part of the new ones.
+    superseded: HashSet<String>,
+    /// Data files of which no row is left.
+    removed: HashSet<String>,
+    properties: HashMap<String, String>,
+    summary: HashMap<String, String>,
+}
+
+/// See [`Lakehouse::write_change`].
+pub(crate) async fn write_change(lake: &Lakehouse, table: &Table, change: RowChange) -> Result<WrittenChange> {
     table.check_writable()?;
-    if let Some(name) = change.summary.keys().find(|name| is_reserved(name)) {
-        return Err(Error::invalid_input(format!("what a summary calls `{name}` is not the caller's to tell")));
-    }
+    let RowChange { added, deleted, properties, summary } = change;
+    check_summary(&summary)?;
     let memory = Arc::clone(&lake.session_context().runtime_env().memory_pool);
     let loader = DeleteLoader::new(table, &memory);
     let older = older_deletes(table, Older::MergedInTime);
-    let Leaving { rows, superseded, files } = leaving(table, &loader, change.deleted, older).await?;
-    let referenced: HashSet<String> = rows.keys().cloned().collect();
-    let added = stream::iter(change.added.into_iter().map(Ok));
-    let added = write_batches(table, added, Matching::ByName, &memory).await?;
-    let deletes = match write_deletes(table, rows).await {
-        Ok(deletes) => deletes,
-        Err(error) => {
-            discard(table, added).await;
-            return Err(error);
+    let Leaving { rows, superseded, files } = leaving(table, &loader, deleted, older).await?;
+    let referenced = rows.keys().cloned().collect();
+    // In a task of its own, which ends with this: there may be many files, while rows are encoded here.
+    let of = table.clone();
+    let deletes = SpawnedTask::spawn(async move { write_deletes(&of, rows).await });
+    let added = write_batches(table, stream::iter(added.into_iter().map(Ok)), Matching::ByName, &memory).await;
+    let stopped = |source| Error::internal("writing position deletes stopped").with_source(source);
+    let deletes = deletes.join().await.map_err(stopped).flatten();
+    let (added, deletes) = match (added, deletes) {
+        (Ok(added), Ok(deletes)) => (added, deletes),
+        (added, deletes) => {
+            let mut failed = None;
+            for written in [added, deletes] {
+                match written {
+                    Ok(files) => discard(table, files).await,
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            return Err(failed.unwrap_or_else(|| Error::internal("rows were neither written nor refused")));
         }
     };
-    let action = RowDelta::replacing(table, added, deletes, referenced, superseded, files);
-    let action = action.with_properties(change.properties, change.summary);
-    // Who decides by what the table holds has to look again when it holds more.
-    let action = action.with_serializable(Box::new(|_, _, _| true));
-    let committed = Transaction::new(table, Caller::User).with(action).commit().await?;
-    Ok(Table::new(Arc::clone(table.env()), committed.table))
+    Ok(WrittenChange { table: table.clone(), added, deletes, referenced, superseded, removed: files, properties, summary })
 }
 
-async fn discard(table: &Table, files: Vec<WrittenFile>) {
-    let locations: Vec<String> = files.iter().map(|written| written.file.file_path().to_string()).collect();
+impl WrittenChange {
+    /// The locations of the data files with the rows that come into the table, with how many rows each has. Those of one file are in the
+    /// order in which they were given.
+    pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.added.iter().map(|written| (written.file.file_path(), written.file.record_count()))
+    }
+
+    /// Commits it. `summary` is added to that of the change.
+    ///
+    /// # Errors
+    /// As [`Lakehouse::change_rows`]. Files that are part of no snapshot are deleted again.
+    pub async fn commit(mut self, summary: HashMap<String, String>) -> Result<Table> {
+        if let Err(error) = check_summary(&summary) {
+            self.discard().await;
+            return Err(error);
+        }
+        self.summary.extend(summary);
+        let Self { table, added, deletes, referenced, superseded, removed, properties, summary } = self;
+        let action = RowDelta::replacing(&table, added, deletes, referenced, superseded, removed);
+        // Who decides by what the table holds has to look again when it holds more.
+        let action = action.with_properties(properties, summary).with_serializable(Box::new(|_, _, _| true));
+        let committed = Transaction::new(&table, Caller::User).with(action).commit().await?;
+        Ok(Table::new(Arc::clone(table.env()), committed.table))
+    }
+
+    /// Deletes its files, which nobody needs.
+    pub async fn discard(self) {
+        discard(&self.table, self.added.into_iter().chain(self.deletes)).await;
+    }
+}
+
+fn check_summary(summary: &HashMap<String, String>) -> Result<()> {
+    match summary.keys().find(|name| is_reserved(name)) {
+        Some(name) => Err(Error::invalid_input(format!("what a summary calls `{name}` is not the caller's to tell"))),
+        None => Ok(()),
+    }
+}
+
+async fn discard(table: &Table, files: impl IntoIterator<Item = WrittenFile>) {
+    // Deletion vectors share a file.
+    let locations: BTreeSet<String> = files.into_iter().map(|written| written.file.file_path().to_string()).collect();
     for (location, error) in table.env().storage.delete_all(locations).await {
-        tracing::warn!(location, %error, "a data file that is not needed stays behind as an orphan");
+        tracing::warn!(location, %error, "a file of a change that is not needed stays behind as an orphan");
     }
 }

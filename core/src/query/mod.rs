@@ -40,8 +40,8 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::parser::Statement as EngineStatement;
 use tarndb_catalog::{Error, Result};
 
-pub use change_rows::RowChange;
-pub(crate) use change_rows::change_rows;
+pub(crate) use change_rows::write_change;
+pub use change_rows::{RowChange, WrittenChange};
 pub(crate) use create_table::{NewTable, create_table, create_table_from};
 pub(crate) use delete::delete_where;
 pub(crate) use drop::drop_table;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use futures::TryStreamExt;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
@@ -180,4 +181,70 @@ async fn a_statement_deletes_beside_several_delete_files() {
     run(&lake, &["DELETE FROM t WHERE id >= 900"]).await;
     left.retain(|id| *id < 900);
     holds(&lake, &left).await;
+}
+
+/// The files below a folder of the lake.
+async fn files_below(lake: &Lakehouse, folder: &str) -> BTreeSet<String> {
+    let files = lake.storage().list(folder).unwrap();
+    files.map_ok(|file| file.location).try_collect().await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_written_becomes_part_of_a_table_when_it_is_committed() {
+    for version in [2, 3] {
+        let lake = tarndb_core::connect("memory://").await.unwrap();
+        let create = format!("CREATE TABLE t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}')");
+        // Two data files, of both of which rows leave: deletion vectors share a file.
+        run(&lake, &[&create, "INSERT INTO t VALUES (1), (2), (3)", "INSERT INTO t VALUES (4), (5), (6)"]).await;
+        let (table, found) = (lake.table("t").await.unwrap(), places(&lake).await);
+        let data = format!("{}/data", table.metadata().location());
+        let before = files_below(&lake, &data).await;
+        let leaving = || [2, 5].map(|id| found[&id].clone());
+        let refused = [
+            // Nobody wants it any more.
+            None,
+            // It tells what is not its to tell.
+            Some(HashMap::from([("operation".to_string(), "append".to_string())])),
+        ];
+        for summary in refused {
+            let written = lake.write_change(&table, change([7, 8], leaving())).await.unwrap();
+            assert!(files_below(&lake, &data).await.len() > before.len());
+            assert_eq!(written.files().map(|(_, rows)| rows).collect::<Vec<_>>(), [2]);
+            match summary {
+                None => written.discard().await,
+                Some(summary) => assert_eq!(written.commit(summary).await.unwrap_err().kind(), ErrorKind::InvalidInput),
+            }
+            assert_eq!(files_below(&lake, &data).await, before);
+            assert_eq!(places(&lake).await, found);
+        }
+        let written = lake.write_change(&table, change([7, 8], leaving())).await.unwrap();
+        let files = files_below(&lake, &data).await;
+        let late = lake.write_change(&table, change([9], [found[&1].clone()])).await.unwrap();
+        let summary = |told: &str| HashMap::from([("a.place".to_string(), told.to_string())]);
+        let file = written.files().next().unwrap().0.to_string();
+        let committed = written.commit(summary("first")).await.unwrap();
+        // Rows came since it was written.
+        assert_eq!(late.commit(summary("late")).await.unwrap_err().kind(), ErrorKind::CommitConflict);
+        assert_eq!(files_below(&lake, &data).await, files, "what is in no snapshot is deleted");
+        let now = places(&lake).await;
+        assert_eq!(now.keys().copied().collect::<Vec<_>>(), [1, 3, 4, 6, 7, 8]);
+        assert_eq!((&now[&7], &now[&8]), (&(file.clone(), 0), &(file, 1)));
+        assert_eq!(committed.metadata_location(), lake.table("t").await.unwrap().metadata_location());
+        assert_eq!(committed.snapshot().unwrap().summary().additional_properties["a.place"], "first");
+    }
+}
+
+#[tokio::test]
+async fn nothing_stays_of_a_change_of_which_a_part_cannot_be_written() {
+    let lake = tarndb_core::connect("memory://").await.unwrap();
+    run(&lake, &["CREATE TABLE t (id BIGINT NOT NULL)", "INSERT INTO t VALUES (1), (2), (3)"]).await;
+    let (table, found) = (lake.table("t").await.unwrap(), places(&lake).await);
+    let data = format!("{}/data", table.metadata().location());
+    let before = files_below(&lake, &data).await;
+    // A row without an id, beside a delete file that can be written.
+    let ids = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![None])) as _)]).unwrap();
+    let refused = RowChange { added: vec![ids], ..change([], [found[&2].clone()]) };
+    assert_eq!(lake.write_change(&table, refused).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(files_below(&lake, &data).await, before);
+    assert_eq!(places(&lake).await, found);
 }

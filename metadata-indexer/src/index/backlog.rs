@@ -40,11 +40,11 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Adds objects as they are after these changes, of which `is_same` says whether the content is that of before.
-    pub(super) fn add<'a>(&self, records: impl Iterator<Item = &'a Record>, is_same: impl Fn(&Record) -> bool) {
-        let targets = records.filter_map(|record| {
+    /// Adds objects as they are after these changes, each with whether the content is that of before.
+    pub(super) fn add<'a>(&self, changes: impl Iterator<Item = (&'a Record, bool)>) {
+        let targets = changes.filter_map(|(record, is_same)| {
             let content = match &record.change {
-                Change::MetadataUpdated(_) if is_same(record) => return None,
+                Change::MetadataUpdated(_) if is_same => return None,
                 Change::Created(state) | Change::MetadataUpdated(state) => {
                     Some(Tagged { e_tag: state.e_tag.clone(), is_empty: state.size == Some(0) })
                 }

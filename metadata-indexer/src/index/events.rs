@@ -6,7 +6,7 @@ use tarndb_core::{Error, Lakehouse, Result};
 
 use super::Index;
 use super::bucket::{Answers, found_after, is_known, versions};
-use super::key_index;
+use super::key_index::{self, LookedUp};
 use super::observe::pause_after;
 use super::status::EventCounts;
 use super::writer::Writer;
@@ -328,9 +328,8 @@ async fn told<'a>(writer: &Writer, lake: &Lakehouse, changes: &'a [Record]) -> R
     let (mut counts, mut seen) = (EventCounts::default(), HashSet::with_capacity(changes.len()));
     let (mut records, mut unsure) = (Vec::with_capacity(changes.len()), Vec::new());
     let remembered_since = writer.remembered_since(lake);
-    for record in changes {
-        let newest = writer.newest(&record.id);
-        if newest == Some(record.sequence) || !seen.insert((key_index::hash(&record.id), record.sequence)) {
+    for (record, LookedUp { key, newest, .. }) in changes.iter().zip(writer.look_up(changes.iter().map(|record| &record.id))) {
+        if newest == Some(record.sequence) || !seen.insert((key, record.sequence)) {
             counts.duplicates += 1;
             continue;
         }

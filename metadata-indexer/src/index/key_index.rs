@@ -14,6 +14,9 @@ use crate::record::{ObjectId, ObjectState, Sequence, missing, text};
 /// Tables that the index is divided into, so that one that grows is a small part of it.
 const SHARDS: usize = 64;
 
+/// Keys that are looked for at once: what is found of all of them stays near the processor.
+const AT_ONCE: usize = 256;
+
 /// Stands for the data file of what is gone.
 const GONE: u32 = Shard::LAST_FILE;
 
@@ -75,6 +78,16 @@ pub(super) struct Known {
     position: u32,
 }
 
+/// What is known of an object.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LookedUp {
+    pub(super) key: KeyHash,
+    /// The newest change, whether it is there or gone.
+    pub(super) newest: Option<Sequence>,
+    /// As the inventory has it.
+    pub(super) known: Option<Known>,
+}
+
 /// That by which an object is known.
 pub(super) fn hash(id: &ObjectId) -> KeyHash {
     hash_of(&id.key, id.version.as_deref())
@@ -114,7 +127,18 @@ fn listed(e_tag: Option<&str>, modified: Option<i64>, class: Option<&str>) -> Li
     }
 }
 
+impl LookedUp {
+    /// Whether all that is known of it came before a change.
+    pub(super) fn is_before(&self, change: Sequence) -> bool {
+        self.newest.is_none_or(|newest| newest < change)
+    }
+}
+
 impl Known {
+    fn of(Entry { content, file, position, .. }: Entry) -> Self {
+        Self { content, file, position }
+    }
+
     pub(super) fn has_e_tag(self, e_tag: Option<&str>) -> bool {
         self.content.e_tag == e_tag_hash(e_tag)[1]
     }
@@ -159,32 +183,76 @@ impl KeyIndex {
         (Self::shard(key), *key)
     }
 
-    fn find(&self, key: &KeyHash) -> Option<Entry> {
-        self.shards.get(Self::shard(key))?.find(key)
+    /// Where in their shards keys are expected. What is looked at for all of them at once is asked of memory at once: each of millions is
+    /// somewhere else, and what takes the time is to wait for it.
+    fn near(&self, keys: &[KeyHash]) -> Vec<usize> {
+        /// Each is nearer by a square root: of a million entries, one is found in its place or in the next.
+        const ROUNDS: usize = 3;
+        let shard = |key: &KeyHash| self.shards.get(Self::shard(key));
+        let mut near: Vec<usize> = keys.iter().map(|key| shard(key).map_or(0, |shard| shard.near(key))).collect();
+        for _ in 0..ROUNDS {
+            for (key, near) in keys.iter().zip(&mut near) {
+                *near = shard(key).map_or(0, |shard| shard.nearer(key, *near));
+            }
+        }
+        near
     }
 
-    fn insert(&mut self, new: Entry) {
-        if let Some(shard) = self.shards.get_mut(Self::shard(&new.key)) {
-            shard.insert(new);
+    fn find(&self, keys: &[KeyHash]) -> Vec<Option<Entry>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(AT_ONCE) {
+            let entry = |(key, near): (&KeyHash, usize)| self.shards.get(Self::shard(key))?.find(key, near);
+            found.extend(keys.iter().zip(self.near(keys)).map(entry));
         }
+        found
+    }
+
+    fn insert(&mut self, entries: &[Entry]) {
+        for entries in entries.chunks(AT_ONCE) {
+            let keys: Vec<KeyHash> = entries.iter().map(|entry| entry.key).collect();
+            for (entry, near) in entries.iter().zip(self.near(&keys)) {
+                if let Some(shard) = self.shards.get_mut(Self::shard(&entry.key)) {
+                    shard.insert(*entry, near);
+                }
+            }
+        }
+    }
+
+    /// What is known of objects, in their order.
+    pub(super) fn look_up<'a>(&self, ids: impl Iterator<Item = &'a ObjectId>) -> Vec<LookedUp> {
+        let keys: Vec<KeyHash> = ids.map(hash).collect();
+        let found = self.find(&keys);
+        let looked_up = |(key, found): (KeyHash, Option<Entry>)| LookedUp {
+            key,
+            newest: found.map(|entry| Sequence::of_words(entry.sequence)),
+            known: found.filter(|entry| entry.file != GONE).map(Known::of),
+        };
+        keys.into_iter().zip(found).map(looked_up).collect()
     }
 
     /// The object as the inventory has it.
     pub(super) fn get(&self, id: &ObjectId) -> Option<Known> {
-        let Entry { content, file, position, .. } = self.find(&hash(id)).filter(|entry| entry.file != GONE)?;
-        Some(Known { content, file, position })
+        self.look_up([id].into_iter()).pop()?.known
     }
 
     /// The newest change that is known of the object, whether it is there or gone.
     pub(super) fn newest(&self, id: &ObjectId) -> Option<Sequence> {
-        self.find(&hash(id)).map(|entry| Sequence::of_words(entry.sequence))
+        self.look_up([id].into_iter()).pop()?.newest
     }
 
-    /// Remembers that an object is gone since a change at this time, in microseconds since 1970.
-    pub(super) fn set_gone(&mut self, id: &ObjectId, sequence: Sequence, time: i64) {
-        let position = u32::try_from(time.div_euclid(MINUTE)).unwrap_or(0);
-        self.insert(Entry { key: hash(id), sequence: sequence.words(), content: Listed::default(), file: GONE, position });
-        self.gone += 1;
+    /// Remembers that objects are gone since changes at these times, in microseconds since 1970.
+    pub(super) fn set_gone<'a>(&mut self, gone: impl Iterator<Item = (&'a ObjectId, Sequence, i64)>) {
+        let minute = |time: i64| u32::try_from(time.div_euclid(MINUTE)).unwrap_or(0);
+        let entry = |(id, sequence, time): (&ObjectId, Sequence, i64)| Entry {
+            key: hash(id),
+            sequence: sequence.words(),
+            content: Listed::default(),
+            file: GONE,
+            position: minute(time),
+        };
+        let entries: Vec<Entry> = gone.map(entry).collect();
+        self.insert(&entries);
+        self.gone += entries.len();
     }
 
     /// Forgets what is gone since before a time in microseconds since 1970.
@@ -222,11 +290,14 @@ impl KeyIndex {
         Some(since)
     }
 
-    /// Adds the place of a row to `places`.
-    pub(super) fn collect_place(&self, known: Known, places: &mut BTreeMap<String, RoaringTreemap>) {
-        if let Some(file) = self.files.get(known.file as usize) {
-            places.entry(file.clone()).or_default().insert(known.position.into());
+    /// The places of rows, by data file.
+    pub(super) fn places(&self, known: impl Iterator<Item = Known>) -> BTreeMap<String, RoaringTreemap> {
+        let mut places: HashMap<u32, RoaringTreemap> = HashMap::new();
+        for Known { file, position, .. } in known {
+            places.entry(file).or_default().insert(position.into());
         }
+        let named = |(file, places): (u32, RoaringTreemap)| Some((self.files.get(file as usize)?.clone(), places));
+        places.into_iter().filter_map(named).collect()
     }
 
     /// Reads the data files of the inventory that were not read yet; the highest sequence number in them.
@@ -245,6 +316,7 @@ impl KeyIndex {
             let modified = modified.ok_or_else(|| missing("last_modified_date"))?;
             let positions = batch.column_by_name("_pos").and_then(|column| column.as_primitive_opt::<Int64Type>());
             let positions = positions.ok_or_else(|| missing("_pos"))?;
+            let mut entries = Vec::with_capacity(batch.num_rows());
             for row in 0..batch.num_rows() {
                 let file = match self.numbers.get(files.value(row)) {
                     Some(number) => *number,
@@ -258,9 +330,10 @@ impl KeyIndex {
                     classes.is_valid(row).then(|| classes.value(row)),
                 );
                 let key = hash_of(keys.value(row), versions.is_valid(row).then(|| versions.value(row)));
-                self.insert(Entry { key, sequence: sequence.words(), content, file, position });
+                entries.push(Entry { key, sequence: sequence.words(), content, file, position });
                 highest = highest.max(Some(sequence));
             }
+            self.insert(&entries);
         }
         Ok(highest)
     }
@@ -348,7 +421,7 @@ mod tests {
         let ids = [ObjectId::of_key("a"), ObjectId::of_key("b"), version("1"), version("2")];
         for (number, id) in ids.iter().enumerate() {
             assert_eq!(keys.newest(id), None);
-            keys.set_gone(id, Sequence::of_time(number as u64), MINUTE * number as i64);
+            keys.set_gone([(id, Sequence::of_time(number as u64), MINUTE * number as i64)].into_iter());
         }
         for (number, id) in ids.iter().enumerate() {
             assert_eq!(keys.newest(id), Some(Sequence::of_time(number as u64)));
@@ -365,7 +438,7 @@ mod tests {
         let id = |number: i64| ObjectId::of_key(number.to_string());
         let mut since = i64::MIN;
         for number in 0..5000 {
-            keys.set_gone(&id(number), Sequence::of_time(1), MINUTE * (number / 10));
+            keys.set_gone([(&id(number), Sequence::of_time(1), MINUTE * (number / 10))].into_iter());
             since = since.max(keys.bound_gone().unwrap_or(i64::MIN));
             assert!(keys.shards.iter().flat_map(Shard::iter).count() <= 1251, "after {number}");
         }
@@ -377,7 +450,7 @@ mod tests {
         let mut keys = KeyIndex { gone_at_most: 100, ..KeyIndex::default() };
         let bounds: Vec<i64> = (0..200)
             .filter_map(|number| {
-                keys.set_gone(&id(number), Sequence::of_time(1), MINUTE * 7);
+                keys.set_gone([(&id(number), Sequence::of_time(1), MINUTE * 7)].into_iter());
                 keys.bound_gone()
             })
             .collect();
@@ -419,9 +492,9 @@ mod tests {
         for number in 0..ROWS {
             let file = if number % 7 == 0 { other } else { old };
             let (content, position) = (Listed::default(), number as u32);
-            keys.insert(Entry { key: hash(&id(number)), sequence: [0; 5], content, file, position });
+            keys.insert(&[Entry { key: hash(&id(number)), sequence: [0; 5], content, file, position }]);
             if number % 11 == 0 {
-                keys.set_gone(&id(number), Sequence::of_time(1), MINUTE);
+                keys.set_gone([(&id(number), Sequence::of_time(1), MINUTE)].into_iter());
             }
         }
         let object_at = |position: u64| position * 7919 % ROWS;
@@ -431,15 +504,41 @@ mod tests {
         let left = keys.move_to(&HashSet::from([old]), vec![NewFile { location: "new".to_string(), rows }]).unwrap();
         let is_left = |at: &u64| *at == ROWS || object_at(*at) % 7 == 0 || object_at(*at) % 11 == 0;
         assert_eq!(left, BTreeMap::from([("new".to_string(), (0..=ROWS).filter(is_left).collect())]));
-        let mut places = BTreeMap::new();
-        for number in 0..ROWS {
-            if let Some(known) = keys.get(&id(number)) {
-                keys.collect_place(known, &mut places);
-            }
-        }
+        let ids: Vec<ObjectId> = (0..ROWS).map(id).collect();
+        let places = keys.places(keys.look_up(ids.iter()).into_iter().filter_map(|found| found.known));
         let others = (0..ROWS).filter(|number| number % 7 == 0 && number % 11 != 0).collect();
         let moved = (0..ROWS).filter(|at| !is_left(at)).collect();
         assert_eq!(places, BTreeMap::from([("other".to_string(), others), ("new".to_string(), moved)]));
         assert!(keys.numbers_of(&HashSet::from(["old".to_string()])).is_empty());
+    }
+
+    #[test]
+    fn keys_are_expected_where_they_are() {
+        const OBJECTS: u32 = 200_000;
+        let mut keys = KeyIndex::default();
+        let ids: Vec<ObjectId> = (0..OBJECTS).map(|number| ObjectId::of_key(format!("folder/{number}"))).collect();
+        let entry = |id: &ObjectId, position: u32| {
+            let (content, sequence) = (Listed::default(), Sequence::of_time(position.into()).words());
+            Entry { key: hash(id), sequence, content, file: 0, position }
+        };
+        // All twice, of which the second time is the one that counts; some of them at once.
+        let entries = ids.iter().zip(0..).flat_map(|(id, number)| [entry(id, number), entry(id, OBJECTS + number)]);
+        keys.insert(&entries.collect::<Vec<_>>());
+        let unknown = ObjectId::of_key("another");
+        let looked_up = keys.look_up(ids.iter().chain([&unknown]));
+        for ((id, found), number) in ids.iter().zip(&looked_up).zip(0..) {
+            assert_eq!((found.key, found.known.unwrap().position), (hash(id), OBJECTS + number));
+            assert_eq!(found.newest, Some(Sequence::of_time((OBJECTS + number).into())));
+        }
+        assert!(looked_up[ids.len()].newest.is_none() && looked_up[ids.len()].known.is_none());
+        // Not many are looked at before one is found.
+        let hashes: Vec<KeyHash> = ids.iter().map(hash).collect();
+        let mut away: Vec<usize> = hashes
+            .iter()
+            .zip(keys.near(&hashes))
+            .filter_map(|(key, near)| keys.shards[KeyIndex::shard(key)].away(key, near))
+            .collect();
+        away.sort_unstable();
+        assert!(away.len() > ids.len() / 2 && away[away.len() / 2] <= 1 && away[away.len() - 1] < 64, "{:?}", away.last());
     }
 }

@@ -93,12 +93,17 @@ fn slot(key: &KeyHash) -> u64 {
     u64::from(key[0]) << 32 | u64::from(key[1])
 }
 
-/// The place of a key in entries that are sorted by it.
-fn place(entries: &[Packed], key: &KeyHash) -> Option<usize> {
+/// How many of `entries` have keys whose slots lie in so many slots, when they are spread evenly.
+fn share(entries: &[Packed], slots: u64) -> usize {
+    ((u128::from(slots) * entries.len() as u128) >> 64) as usize
+}
+
+/// The place of a key in entries that are sorted by it, near where it is expected.
+fn place(entries: &[Packed], key: &KeyHash, near: usize) -> Option<usize> {
     /// Places between the one at which a key is expected and the next that is looked at.
-    const STEP: usize = 64;
+    const STEP: usize = 4;
     let is_before = |at: usize| entries.get(at).is_some_and(|entry| entry.key < *key);
-    let near = ((u128::from(slot(key)) * entries.len() as u128) >> 64) as usize;
+    let near = near.min(entries.len());
     let (mut low, mut high, mut step) = (near, near, STEP);
     while low > 0 && !is_before(low) {
         low = low.saturating_sub(step);
@@ -121,21 +126,35 @@ impl Shard {
     const RECENT_PART: usize = 32;
     const FEW: usize = 64;
 
-    fn packed(&self, key: &KeyHash) -> Option<&Packed> {
-        let recent = self.recent.find(slot(key), |entry| entry.key == *key);
-        recent.or_else(|| self.sorted.get(place(&self.sorted, key)?))
+    /// Where a key is expected, as far as that is known without a look at others.
+    pub(super) fn near(&self, key: &KeyHash) -> usize {
+        share(&self.sorted, slot(key))
     }
 
-    fn packed_mut(&mut self, key: &KeyHash) -> Option<&mut Packed> {
+    /// Where it is expected from the key that is there: in a part of the entries their number differs less from what is expected.
+    pub(super) fn nearer(&self, key: &KeyHash, near: usize) -> usize {
+        let Some(found) = self.sorted.get(near) else { return near };
+        let (wanted, found) = (slot(key), slot(&found.key));
+        let away = share(&self.sorted, wanted.abs_diff(found));
+        if wanted < found { near.saturating_sub(away) } else { (near + away).min(self.sorted.len()) }
+    }
+
+    fn packed(&self, key: &KeyHash, near: usize) -> Option<&Packed> {
+        let recent = self.recent.find(slot(key), |entry| entry.key == *key);
+        recent.or_else(|| self.sorted.get(place(&self.sorted, key, near)?))
+    }
+
+    fn packed_mut(&mut self, key: &KeyHash, near: usize) -> Option<&mut Packed> {
         let Self { sorted, recent, .. } = self;
         match recent.find_mut(slot(key), |entry| entry.key == *key) {
             Some(entry) => Some(entry),
-            None => place(sorted, key).and_then(|at| sorted.get_mut(at)),
+            None => place(sorted, key, near).and_then(|at| sorted.get_mut(at)),
         }
     }
 
-    pub(super) fn find(&self, key: &KeyHash) -> Option<Entry> {
-        let packed = self.packed(key)?;
+    /// The entry of a key, which is looked for near where it is expected.
+    pub(super) fn find(&self, key: &KeyHash, near: usize) -> Option<Entry> {
+        let packed = self.packed(key, near)?;
         let sequence = match FORMS.get(packed.form() as usize) {
             Some(form) => {
                 let mut sequence = [0; 5];
@@ -151,7 +170,8 @@ impl Shard {
         Some(Entry { key: *key, sequence, content: packed.content(), file: packed.file(), position: packed.position })
     }
 
-    pub(super) fn insert(&mut self, Entry { key, sequence, content, file, position }: Entry) {
+    /// As [`Shard::find`]: the entry of its key is this one from now on.
+    pub(super) fn insert(&mut self, Entry { key, sequence, content, file, position }: Entry, near: usize) {
         let Listed { e_tag, modified, class } = content;
         let (form, words) = kept(&sequence).unwrap_or((WHOLE, [0; 3]));
         let file = form << FORM_AT | u32::from(class & 63) << CLASS_AT | file & Self::LAST_FILE;
@@ -161,7 +181,7 @@ impl Shard {
         } else if !self.whole.is_empty() {
             self.whole.remove(&key);
         }
-        if let Some(entry) = self.packed_mut(&key) {
+        if let Some(entry) = self.packed_mut(&key, near) {
             *entry = new;
             return;
         }
@@ -191,10 +211,17 @@ impl Shard {
 
     /// Gives the object of a key, if it is known, another place when its file is one of some; whether it did.
     pub(super) fn set_place(&mut self, key: &KeyHash, is_from: impl Fn(u32) -> bool, file: u32, position: u32) -> bool {
-        let Some(entry) = self.packed_mut(key).filter(|entry| is_from(entry.file())) else { return false };
+        let near = self.near(key);
+        let Some(entry) = self.packed_mut(key, near).filter(|entry| is_from(entry.file())) else { return false };
         entry.set_file(file);
         entry.position = position;
         true
+    }
+
+    /// How far from where it is expected the entry of a key is; of one that came last, nobody expects anything.
+    #[cfg(test)]
+    pub(super) fn away(&self, key: &KeyHash, near: usize) -> Option<usize> {
+        place(&self.sorted, key, near).map(|at| at.abs_diff(near))
     }
 
     /// The keys, with the numbers of their files, and their positions.
@@ -221,6 +248,14 @@ impl Shard {
 mod tests {
     use super::*;
 
+    fn found(shard: &Shard, key: &KeyHash) -> Option<Entry> {
+        shard.find(key, shard.near(key))
+    }
+
+    fn insert(shard: &mut Shard, entry: Entry) {
+        shard.insert(entry, shard.nearer(&entry.key, shard.near(&entry.key)));
+    }
+
     #[test]
     fn an_entry_has_no_holes() {
         assert_eq!(size_of::<Packed>(), 40);
@@ -235,13 +270,13 @@ mod tests {
             for (key, file) in [([values; 3], Shard::LAST_FILE), ([0; 3], 3)] {
                 let content = Listed { e_tag: values, modified: !values, class: (values % 64) as u8 };
                 let entry = Entry { key, sequence, content, file, position: u32::MAX };
-                shard.insert(entry);
-                assert_eq!(shard.find(&key), Some(entry));
+                insert(&mut shard, entry);
+                assert_eq!(found(&shard, &key), Some(entry));
             }
         }
         shard.retain(|file, _| file == 3);
         assert_eq!((shard.iter().count(), shard.whole.len()), (1, 1));
-        shard.insert(Entry { key: [0; 3], sequence: [0, 0, 0, 0, 5], content: Listed::default(), file: 0, position: 0 });
+        insert(&mut shard, Entry { key: [0; 3], sequence: [0, 0, 0, 0, 5], content: Listed::default(), file: 0, position: 0 });
         assert!(shard.whole.is_empty());
     }
 
@@ -253,12 +288,15 @@ mod tests {
             let key =
                 |number: u32| if is_even { [number.wrapping_mul(2_654_435_761), number, 1] } else { [7, number / 3, number % 3] };
             for number in 0..20_000 {
-                shard.insert(Entry { key: key(number), sequence: [0; 5], content: Listed::default(), file: 1, position: number });
+                insert(
+                    &mut shard,
+                    Entry { key: key(number), sequence: [0; 5], content: Listed::default(), file: 1, position: number },
+                );
             }
             for number in 0..20_000 {
-                assert_eq!(shard.find(&key(number)).unwrap().position, number);
+                assert_eq!(found(&shard, &key(number)).unwrap().position, number);
             }
-            assert!((20_000..30_000).all(|number| shard.find(&key(number)).is_none()));
+            assert!((20_000..30_000).all(|number| found(&shard, &key(number)).is_none()));
             assert!(shard.sorted.is_sorted_by_key(|entry| entry.key) && shard.sorted.len() > 19_000);
         }
     }
@@ -274,7 +312,7 @@ mod tests {
         for round in 0..20 {
             for number in (0..1000).filter(|number| number % 20 != round) {
                 let entry = entry(number * 7919 % 1009, round * 1000 + number);
-                shard.insert(entry);
+                insert(&mut shard, entry);
                 model.insert(entry.key, entry);
             }
             if round % 3 == 2 {
@@ -288,7 +326,7 @@ mod tests {
             assert_eq!(shard.iter().count(), model.len());
             for number in 0..1009 {
                 let key = entry(number, 0).key;
-                assert_eq!(shard.find(&key), model.get(&key).copied(), "{key:?}");
+                assert_eq!(found(&shard, &key), model.get(&key).copied(), "{key:?}");
             }
         }
     }

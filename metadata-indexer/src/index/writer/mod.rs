@@ -1,30 +1,27 @@
+mod look_up;
+
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
 use tarndb_core::maintenance::RewrittenGroup;
-use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, Table};
+use tarndb_core::{Error, ErrorKind, Lakehouse, Result, RowChange, Table, WrittenChange};
+use tokio::task::JoinSet;
 
 use super::backlog::Backlog;
 use super::conditions::{is_one_of, timestamp};
 use super::due::Due;
-use super::key_index::{self, KeyIndex, Known};
+use super::key_index::{KeyIndex, Known, LookedUp};
 use super::marks::{self, BATCH, BATCH_SINCE, COMPLETE, JOURNAL_SNAPSHOT, LAST, batches, number, property};
 use super::new_file::NewFile;
 use super::shard::KeyHash;
 use super::upkeep;
 use crate::event::Dead;
-use crate::folder::is_below;
 use crate::record::{
-    Change, ObjectId, ObjectState, Record, Sequence, dead_letter_rows, ids, inventory_rows, journal_rows, objects, records, text,
-    time,
+    Change, ObjectId, Record, Sequence, dead_letter_rows, ids, inventory_rows, journal_rows, records, text, time,
 };
 use crate::tables::{self, TableNames};
-
-/// Folders that are looked for by a condition each, so many at once.
-const MAX_FOLDERS: usize = 512;
-const MAX_CONDITIONS: usize = 16;
 
 /// Keys that are looked for at once.
 const MAX_KEYS: usize = 1000;
@@ -55,6 +52,33 @@ pub(super) struct Writer {
     gone_since: i64,
     /// The day since 1970 on which the journal lost what it keeps no longer.
     shortened: Option<i64>,
+}
+
+/// A change of the inventory whose files are written.
+struct Written<'a> {
+    /// The newest of the changes of each object, by key, and the object as it was.
+    newest: Vec<(&'a Record, Option<Known>)>,
+    /// `None` where nothing changes.
+    change: Option<WrittenChange>,
+}
+
+impl Written<'_> {
+    async fn discard(self) {
+        if let Some(change) = self.change {
+            change.discard().await;
+        }
+    }
+}
+
+/// The objects that are there, of such changes.
+fn live<'a>(newest: &[(&'a Record, Option<Known>)]) -> impl Iterator<Item = &'a Record> + Clone {
+    newest.iter().map(|(record, _)| *record).filter(|record| record.change.state().is_some())
+}
+
+/// Whether the content of an object after a change is that of before, of which this is known.
+fn is_same_content(record: &Record, before: Option<Known>) -> bool {
+    let e_tag = record.change.state().and_then(|state| state.e_tag.as_deref());
+    before.is_some_and(|known| known.has_e_tag(e_tag))
 }
 
 fn met_another() -> Error {
@@ -132,8 +156,9 @@ impl Writer {
             return Ok(());
         }
         let since = self.remembered_since(lake);
-        let old: HashSet<&str> =
-            told.filter(|(id, time)| *time < since && self.keys.get(id).is_none()).map(|(id, _)| id.key.as_str()).collect();
+        let told: Vec<&ObjectId> = told.filter(|(_, time)| *time < since).map(|(id, _)| id).collect();
+        let unknown = told.iter().zip(self.look_up(told.iter().copied())).filter(|(_, found)| found.known.is_none());
+        let old: HashSet<&str> = unknown.map(|(id, _)| id.key.as_str()).collect();
         let old: Vec<&str> = old.into_iter().collect();
         for some in old.chunks(MAX_KEYS) {
             let condition = format!("record_timestamp < {} AND {}", timestamp(since), is_one_of(some));
@@ -148,15 +173,18 @@ impl Writer {
         let columns = ["key", "version_id", "sequence_number", "record_timestamp"].map(str::to_string);
         let mut rows = lake.scan(&self.journal, Some(&columns), Some(&condition), None).await?;
         while let Some(batch) = rows.try_next().await? {
-            let sequences = text(&batch, "sequence_number")?;
-            for (row, id) in ids(&batch)?.into_iter().enumerate() {
+            let (ids, sequences) = (ids(&batch)?, text(&batch, "sequence_number")?);
+            let mut gone: HashMap<KeyHash, (&ObjectId, Sequence, i64)> = HashMap::new();
+            for (row, (id, found)) in ids.iter().zip(self.look_up(ids.iter())).enumerate() {
                 let sequence = Sequence::parse(sequences.value(row))?;
                 // An older one than the inventory has was followed by something; a newer one is replayed.
-                if self.keys.get(&id).is_none() && self.keys.newest(&id).is_none_or(|newest| newest < sequence) {
+                let is_newest = found.newest.max(gone.get(&found.key).map(|gone| gone.1)).is_none_or(|newest| newest < sequence);
+                if found.known.is_none() && is_newest {
                     let since = time(&batch, "record_timestamp", row)?;
-                    self.keys.set_gone(&id, sequence, at.unwrap_or(since));
+                    gone.insert(found.key, (id, sequence, at.unwrap_or(since)));
                 }
             }
+            self.keys.set_gone(gone.into_values());
             self.bound_gone();
         }
         Ok(())
@@ -170,7 +198,9 @@ impl Writer {
         while let Some(batch) = rows.try_next().await? {
             let found = records(&batch)?;
             self.recall(lake, found.iter().map(|record| (&record.id, record.timestamp))).await?;
-            all.extend(found.into_iter().filter(|record| self.is_newer(record)));
+            let known = self.look_up(found.iter().map(|record| &record.id));
+            let news = found.into_iter().zip(known).filter(|(record, known)| known.is_before(record.sequence));
+            all.extend(news.map(|(record, _)| record));
         }
         self.apply(lake, &all.iter().collect::<Vec<_>>(), texts([(BATCH, self.batch.to_string())])).await
     }
@@ -180,6 +210,11 @@ impl Writer {
         let same = |now: Table, then: &Table| now.metadata_location() == then.metadata_location();
         let journal = same(lake.table(&self.names.journal).await?, &self.journal);
         Ok(journal && same(lake.table(&self.names.inventory).await?, &self.inventory))
+    }
+
+    /// What is known of objects, in their order.
+    pub(super) fn look_up<'a>(&self, ids: impl Iterator<Item = &'a ObjectId>) -> Vec<LookedUp> {
+        self.keys.look_up(ids)
     }
 
     /// The object as the inventory has it.
@@ -233,7 +268,7 @@ impl Writer {
         }
     }
 
-    /// Adds changes to the journal, then to the inventory.
+    /// Adds changes to the journal, then to the inventory, whose files are written meanwhile.
     ///
     /// # Errors
     /// `CommitConflict` when someone else wrote to one of the tables.
@@ -244,10 +279,30 @@ impl Writer {
         let properties = texts([(BATCH, batch.clone()), (BATCH_SINCE, since.to_string()), (LAST, last.text())]);
         let summary = texts([(BATCH, batch.clone())]);
         let added = vec![journal_rows(&self.bucket, records.iter().copied())?];
-        self.journal = lake.change_rows(&self.journal, RowChange { added, properties, summary, ..RowChange::default() }).await?;
-        self.batch += 1;
-        self.last = last;
-        self.apply(lake, records, texts([(BATCH, batch)])).await?;
+        let change = RowChange { added, properties, summary, ..RowChange::default() };
+        // In a task of its own, which ends with this: both take as long.
+        let mut journaling = JoinSet::new();
+        let (for_journal, journal) = (lake.clone(), self.journal.clone());
+        journaling.spawn(async move { for_journal.change_rows(&journal, change).await });
+        let written = self.write_to_inventory(lake, records, texts([(BATCH, batch)])).await;
+        let stopped = |source| Error::internal("writing to a journal stopped").with_source(source);
+        let journaled = match journaling.join_next().await {
+            Some(ended) => ended.map_err(stopped).flatten(),
+            None => Err(Error::internal("nothing was written to a journal")),
+        };
+        match (journaled, written) {
+            (Ok(journal), Ok(written)) => {
+                self.journal = journal;
+                self.batch += 1;
+                self.last = last;
+                self.commit_to_inventory(lake, written).await?;
+            }
+            (Err(error), Ok(written)) => {
+                written.discard().await;
+                return Err(error);
+            }
+            (_, Err(error)) => return Err(error),
+        }
         self.due.add(self.batch);
         if let Err(error) = self.shorten(lake).await {
             // The changes are there. What was done before it failed makes this writer old, which is found out.
@@ -316,47 +371,51 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether a change came after what is known of its object.
-    fn is_newer(&self, record: &Record) -> bool {
-        self.keys.newest(&record.id).is_none_or(|newest| newest < record.sequence)
-    }
-
     /// Makes the inventory what it is after `records`, of which those that are older than what it has are none of its business.
     async fn apply(&mut self, lake: &Lakehouse, records: &[&Record], properties: HashMap<String, String>) -> Result<()> {
-        let mut newest: HashMap<KeyHash, &Record> = HashMap::with_capacity(records.len());
-        for record in records.iter().copied() {
-            match newest.entry(key_index::hash(&record.id)) {
-                _ if !self.is_newer(record) => {}
-                Entry::Occupied(other) if other.get().sequence >= record.sequence => {}
-                Entry::Occupied(mut other) => drop(other.insert(record)),
-                Entry::Vacant(place) => drop(place.insert(record)),
+        let written = self.write_to_inventory(lake, records, properties).await?;
+        self.commit_to_inventory(lake, written).await
+    }
+
+    /// Writes the files by which the inventory becomes that.
+    async fn write_to_inventory<'a>(
+        &self,
+        lake: &Lakehouse,
+        records: &[&'a Record],
+        properties: HashMap<String, String>,
+    ) -> Result<Written<'a>> {
+        let mut newest: HashMap<KeyHash, (&Record, Option<Known>)> = HashMap::with_capacity(records.len());
+        for (record, found) in records.iter().copied().zip(self.look_up(records.iter().map(|record| &record.id))) {
+            match newest.entry(found.key) {
+                _ if !found.is_before(record.sequence) => {}
+                Entry::Occupied(other) if other.get().0.sequence >= record.sequence => {}
+                Entry::Occupied(mut other) => drop(other.insert((record, found.known))),
+                Entry::Vacant(place) => drop(place.insert((record, found.known))),
             }
         }
-        let mut newest: Vec<&Record> = newest.into_values().collect();
-        newest.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        let mut deleted = BTreeMap::new();
-        for known in newest.iter().filter_map(|record| self.keys.get(&record.id)) {
-            self.keys.collect_place(known, &mut deleted);
-        }
-        let live = newest.iter().copied().filter(|record| record.change.state().is_some());
-        let added = inventory_rows(&self.bucket, live)?;
+        let deleted = self.keys.places(newest.values().filter_map(|(_, known)| *known));
+        let mut newest: Vec<(&Record, Option<Known>)> = newest.into_values().collect();
+        newest.sort_unstable_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+        let added = inventory_rows(&self.bucket, live(&newest))?;
         let added = if added.num_rows() > 0 { vec![added] } else { Vec::new() };
-        if !(added.is_empty() && deleted.is_empty() && properties.is_empty()) {
+        let is_change = !(added.is_empty() && deleted.is_empty() && properties.is_empty());
+        let change = RowChange { added, deleted, properties, ..RowChange::default() };
+        let change = if is_change { Some(lake.write_change(&self.inventory, change).await?) } else { None };
+        Ok(Written { newest, change })
+    }
+
+    /// Makes the inventory that, after the journal tells of it.
+    async fn commit_to_inventory(&mut self, lake: &Lakehouse, Written { newest, change }: Written<'_>) -> Result<()> {
+        if let Some(change) = change {
             let journal = self.journal.snapshot().map(|snapshot| (JOURNAL_SNAPSHOT, snapshot.snapshot_id().to_string()));
             let batch = [(BATCH, self.batch.to_string())];
-            let summary = texts(batch.into_iter().chain(journal));
-            self.inventory = lake.change_rows(&self.inventory, RowChange { added, deleted, properties, summary }).await?;
+            self.inventory = change.commit(texts(batch.into_iter().chain(journal))).await?;
         }
         if let Some(backlog) = &self.backlog {
-            let is_same = |record: &Record| {
-                let e_tag = record.change.state().and_then(|state| state.e_tag.as_deref());
-                self.keys.get(&record.id).is_some_and(|known| known.has_e_tag(e_tag))
-            };
-            backlog.add(newest.iter().copied(), is_same);
+            backlog.add(newest.iter().map(|(record, known)| (*record, is_same_content(record, *known))));
         }
-        for record in newest.iter().filter(|record| record.change == Change::Deleted) {
-            self.keys.set_gone(&record.id, record.sequence, record.timestamp);
-        }
+        let gone = newest.iter().map(|(record, _)| record).filter(|record| record.change == Change::Deleted);
+        self.keys.set_gone(gone.map(|record| (&record.id, record.sequence, record.timestamp)));
         self.keys.read_new_files(lake, &self.inventory).await?;
         self.forget_gone(lake);
         Ok(())
@@ -377,35 +436,6 @@ impl Writer {
         }
     }
 
-    /// Which of these changes the journal has already: changes of the same object with the same sequence number.
-    pub(super) async fn journaled(&self, lake: &Lakehouse, changes: &[&Record]) -> Result<HashSet<(KeyHash, Sequence)>> {
-        let columns = ["key", "version_id", "sequence_number"].map(str::to_string);
-        let wanted: HashSet<(KeyHash, Sequence)> =
-            changes.iter().map(|record| (key_index::hash(&record.id), record.sequence)).collect();
-        let mut found = HashSet::new();
-        // Those of a time lie together, and few keys are few files and pages, however long ago it was.
-        let mut changes = changes.to_vec();
-        changes.sort_unstable_by_key(|record| record.timestamp);
-        for some in changes.chunks(MAX_KEYS) {
-            let (Some(first), Some(last)) = (some.first(), some.last()) else { continue };
-            let (first, last) = (timestamp(first.timestamp), timestamp(last.timestamp));
-            let keys: HashSet<&str> = some.iter().map(|record| record.id.key.as_str()).collect();
-            let keys = is_one_of(&keys.into_iter().collect::<Vec<_>>());
-            let condition = format!("record_timestamp >= {first} AND record_timestamp <= {last} AND {keys}");
-            let mut rows = lake.scan(&self.journal, Some(&columns), Some(&condition), None).await?;
-            while let Some(batch) = rows.try_next().await? {
-                let sequences = text(&batch, "sequence_number")?;
-                for (row, id) in ids(&batch)?.iter().enumerate() {
-                    let change = (key_index::hash(id), Sequence::parse(sequences.value(row))?);
-                    if wanted.contains(&change) {
-                        found.insert(change);
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
     /// Keeps aside what was not understood.
     pub(super) async fn keep_aside(&self, lake: &Lakehouse, dead: &[Dead]) -> Result<()> {
         if dead.is_empty() {
@@ -420,57 +450,5 @@ impl Writer {
             self.due.add(table.metadata().last_sequence_number().unsigned_abs());
         }
         Ok(())
-    }
-
-    /// The objects of the inventory that are not among `seen`.
-    pub(super) async fn others(&self, lake: &Lakehouse, seen: &HashSet<KeyHash>) -> Result<Vec<ObjectId>> {
-        if self.keys.all_in(seen) {
-            return Ok(Vec::new());
-        }
-        self.objects_where(lake, None, |id| !seen.contains(&key_index::hash(id))).await
-    }
-
-    /// The objects of the inventory that lie below one of the folders with these keys.
-    pub(super) async fn objects_below(&self, lake: &Lakehouse, folders: &HashSet<String>) -> Result<Vec<ObjectId>> {
-        let is_wanted = |id: &ObjectId| is_below(&id.key, folders);
-        // Few are found by the bounds of files, row groups and pages; what would have to be quoted, without.
-        if folders.len() > MAX_FOLDERS || folders.iter().any(|folder| folder.contains(['\'', '\\'])) {
-            return self.objects_where(lake, None, is_wanted).await;
-        }
-        let conditions: Vec<String> = folders.iter().map(|folder| format!("starts_with(key, '{folder}/')")).collect();
-        let mut found = HashSet::new();
-        for some in conditions.chunks(MAX_CONDITIONS) {
-            found.extend(self.objects_where(lake, Some(&some.join(" OR ")), is_wanted).await?);
-        }
-        Ok(found.into_iter().collect())
-    }
-
-    async fn objects_where(
-        &self,
-        lake: &Lakehouse,
-        condition: Option<&str>,
-        keep: impl Fn(&ObjectId) -> bool,
-    ) -> Result<Vec<ObjectId>> {
-        let columns = ["key", "version_id"].map(str::to_string);
-        let mut rows = lake.scan(&self.inventory, Some(&columns), condition, None).await?;
-        let mut objects = Vec::new();
-        while let Some(batch) = rows.try_next().await? {
-            objects.extend(ids(&batch)?.into_iter().filter(|id| keep(id)));
-        }
-        Ok(objects)
-    }
-
-    /// What the inventory has of these objects.
-    pub(super) async fn states(&self, lake: &Lakehouse, ids: &HashSet<ObjectId>) -> Result<HashMap<ObjectId, ObjectState>> {
-        let known: Vec<&ObjectId> = ids.iter().filter(|id| self.keys.get(id).is_some()).collect();
-        let mut states = HashMap::new();
-        for some in known.chunks(MAX_KEYS) {
-            let keys: Vec<&str> = some.iter().map(|id| id.key.as_str()).collect();
-            let mut rows = lake.scan(&self.inventory, None, Some(&is_one_of(&keys)), None).await?;
-            while let Some(batch) = rows.try_next().await? {
-                states.extend(objects(&batch)?.into_iter().filter(|(id, _)| ids.contains(id)));
-            }
-        }
-        Ok(states)
     }
 }
