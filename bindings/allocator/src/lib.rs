@@ -12,8 +12,8 @@ const ARENA_EAGER_COMMIT: mi_option_t = 4;
 const PURGE_DELAY: mi_option_t = 15;
 
 /// How long memory that is free is kept, in milliseconds: what comes in batches, a few in a second, finds that of the batch before. With
-/// a third of it, a busy metadata index takes in a fifth less; with three times as much, it needs 70 MiB more.
-const KEPT_FOR: c_long = 30;
+/// a tenth of it, a busy metadata index takes in two thirds as much.
+const KEPT_FOR: c_long = 100;
 
 /// Gives memory that is free back to the system soon, for tarndb is a guest in somebody's process: mimalloc 3 would keep it for a
 /// second, and of arenas that it took at once much longer, which doubles what a busy metadata index needs. To be called first of all.
