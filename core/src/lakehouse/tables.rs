@@ -153,7 +153,7 @@ impl Lakehouse {
     /// wait for before that.
     ///
     /// # Errors
-    /// `InvalidInput` as [`Lakehouse::change_rows`]; the storage's. What was written is deleted again.
+    /// `InvalidInput` as [`Lakehouse::change_rows`]; `ResourcesExhausted`; the storage's. What was written is deleted again.
     pub async fn write_change(&self, table: &Table, change: RowChange) -> Result<WrittenChange> {
         self.check_open()?;
         query::write_change(self, table, change).boxed().await

@@ -87,7 +87,7 @@ impl WrittenChange {
     /// Commits it. `summary` is added to that of the change.
     ///
     /// # Errors
-    /// As [`Lakehouse::change_rows`]. Files that are part of no snapshot are deleted again.
+    /// As [`Lakehouse::change_rows`]. Its files are deleted again, unless nobody knows whether they are part of a snapshot.
     pub async fn commit(mut self, summary: HashMap<String, String>) -> Result<Table> {
         if let Err(error) = check_summary(&summary) {
             self.discard().await;

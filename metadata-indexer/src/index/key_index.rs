@@ -186,7 +186,7 @@ impl KeyIndex {
     /// Where in their shards keys are expected. What is looked at for all of them at once is asked of memory at once: each of millions is
     /// somewhere else, and what takes the time is to wait for it.
     fn near(&self, keys: &[KeyHash]) -> Vec<usize> {
-        /// Each is nearer by a square root: of a million entries, one is found in its place or in the next.
+        /// Each is nearer by a square root, for hashes are spread evenly: of a million entries, one is found in its place or in the next.
         const ROUNDS: usize = 3;
         let shard = |key: &KeyHash| self.shards.get(Self::shard(key));
         let mut near: Vec<usize> = keys.iter().map(|key| shard(key).map_or(0, |shard| shard.near(key))).collect();

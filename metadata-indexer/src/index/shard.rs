@@ -136,7 +136,7 @@ impl Shard {
         let Some(found) = self.sorted.get(near) else { return near };
         let (wanted, found) = (slot(key), slot(&found.key));
         let away = share(&self.sorted, wanted.abs_diff(found));
-        if wanted < found { near.saturating_sub(away) } else { (near + away).min(self.sorted.len()) }
+        if wanted < found { near.saturating_sub(away) } else { (near + away).min(self.sorted.len() - 1) }
     }
 
     fn packed(&self, key: &KeyHash, near: usize) -> Option<&Packed> {
@@ -211,7 +211,8 @@ impl Shard {
 
     /// Gives the object of a key, if it is known, another place when its file is one of some; whether it did.
     pub(super) fn set_place(&mut self, key: &KeyHash, is_from: impl Fn(u32) -> bool, file: u32, position: u32) -> bool {
-        let near = self.near(key);
+        let near = self.nearer(key, self.near(key));
+        let near = self.nearer(key, near);
         let Some(entry) = self.packed_mut(key, near).filter(|entry| is_from(entry.file())) else { return false };
         entry.set_file(file);
         entry.position = position;

@@ -297,11 +297,14 @@ impl Writer {
                 self.last = last;
                 self.commit_to_inventory(lake, written).await?;
             }
-            (Err(error), Ok(written)) => {
-                written.discard().await;
+            // What became of the journal is what the caller has to know, whatever became of the rest.
+            (Err(error), written) => {
+                if let Ok(written) = written {
+                    written.discard().await;
+                }
                 return Err(error);
             }
-            (_, Err(error)) => return Err(error),
+            (Ok(_), Err(error)) => return Err(error),
         }
         self.due.add(self.batch);
         if let Err(error) = self.shorten(lake).await {
@@ -450,5 +453,83 @@ impl Writer {
             self.due.add(table.metadata().last_sequence_number().unsigned_abs());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::Index;
+    use super::*;
+    use crate::record::{ObjectState, Origin};
+    use crate::{MetadataIndexer, MetadataIndexes};
+
+    fn created(key: &str, number: u64) -> Record {
+        let state = ObjectState { size: Some(1), e_tag: Some(format!("{number}")), ..ObjectState::default() };
+        Record {
+            id: ObjectId::of_key(key),
+            sequence: Sequence::of_time(number),
+            timestamp: 1_800_000_000_000_000,
+            change: Change::Created(state),
+            origin: Origin::default(),
+        }
+    }
+
+    /// A lake with an index that nobody follows, of `folder`.
+    async fn indexed(folder: &std::path::Path) -> (Lakehouse, Arc<Index>) {
+        let indexer = Arc::new(MetadataIndexer::default());
+        let lake = Lakehouse::builder("memory://").with_extension(Arc::clone(&indexer) as _).build().await.unwrap();
+        lake.create_metadata_index("docs", folder.to_str().unwrap()).await.unwrap();
+        let index = indexer.index(&lake, "docs").await.unwrap();
+        index.stop().await;
+        (lake, index)
+    }
+
+    async fn rows(lake: &Lakehouse, sql: &str) -> usize {
+        lake.sql(sql).await.unwrap().collect().await.unwrap().iter().map(|batch| batch.num_rows()).sum()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_stays_of_a_batch_that_the_journal_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lake, index) = indexed(folder.path()).await;
+        let files = async || -> BTreeSet<String> {
+            let data = format!("{}/data", lake.table("docs.inventory").await.unwrap().metadata().location());
+            lake.storage().list(&data).unwrap().map_ok(|file| file.location).try_collect().await.unwrap()
+        };
+        let far = u64::MAX / 4;
+        let first = [created("a", far), created("b", far + 1)];
+        index.write_alone(&lake, async |writer| writer.record(&lake, &first).await).await.unwrap();
+        let before = files().await;
+        assert!(!before.is_empty());
+        let second = [created("a", far + 2), created("c", far + 3)];
+        let refused = index.write_alone(&lake, async |writer| {
+            rows(&lake, "INSERT INTO docs.journal SELECT * FROM docs.journal WHERE key = 'b'").await;
+            writer.record(&lake, &second).await
+        });
+        assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::CommitConflict);
+        assert_eq!(files().await, before);
+        // Who looks again has it.
+        index.write_alone(&lake, async |writer| writer.record(&lake, &second).await).await.unwrap();
+        assert_eq!(rows(&lake, "SELECT * FROM docs.inventory").await, 3);
+        assert_eq!(rows(&lake, "SELECT * FROM docs.journal WHERE key IN ('a', 'c')").await, 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_an_object_that_went_often_the_last_time_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lake, index) = indexed(folder.path()).await;
+        let far = u64::MAX / 4;
+        // In one batch, in both orders.
+        let gone = |key: &str, number: u64| Record { change: Change::Deleted, ..created(key, far + number) };
+        let changes = [gone("up", 1), gone("up", 2), gone("up", 3), gone("down", 6), gone("down", 5), gone("down", 4)];
+        index.write_alone(&lake, async |writer| writer.record(&lake, &changes).await).await.unwrap();
+        // By who reads it from the journal.
+        let again = Writer::open(&lake, &index.names, "", &index.source.url(), (None, Arc::default())).await.unwrap();
+        for (key, last) in [("up", 3), ("down", 6)] {
+            assert_eq!(again.newest(&ObjectId::of_key(key)), Some(Sequence::of_time(far + last)));
+            assert!(again.known(&ObjectId::of_key(key)).is_none());
+        }
     }
 }
