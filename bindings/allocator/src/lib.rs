@@ -12,7 +12,7 @@ const ARENA_EAGER_COMMIT: mi_option_t = 4;
 const PURGE_DELAY: mi_option_t = 15;
 
 /// How long memory that is free is kept, in milliseconds: what comes in batches, a few in a second, finds that of the batch before. With
-/// a tenth of it, a busy metadata index takes in two thirds as much.
+/// a tenth of it, a busy metadata index takes in four fifths as much.
 const KEPT_FOR: c_long = 100;
 
 /// Gives memory that is free back to the system soon, for tarndb is a guest in somebody's process: mimalloc 3 would keep it for a
