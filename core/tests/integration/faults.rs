@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use futures::StreamExt;
 use tarndb_core::maintenance::{
     ExpireSnapshotsOptions, RemoveOrphanFilesOptions, expirable_files, expire_snapshots, remove_orphan_files,
 };
-use tarndb_core::{ErrorKind, Lakehouse};
+use tarndb_core::{ErrorKind, Lakehouse, Result, RowChange};
 use tarndb_testkit::{Fault, FaultPlan, LosingCatalog, Loss, invariants, naive};
 
 use crate::{number, rows, run};
@@ -37,10 +40,14 @@ async fn contents(lake: &Lakehouse) -> Vec<String> {
 }
 
 async fn break_at_every_request(statement: &str) {
+    break_change_at_every_request(statement, async |lake| rows(lake, statement).await.map(drop)).await;
+}
+
+async fn break_change_at_every_request(name: &str, change: impl AsyncFn(&Lakehouse) -> Result<()>) {
     let plan = FaultPlan::default();
     let reference = lake(&plan).await;
     let before = contents(&reference).await;
-    run(&reference, &[statement]).await;
+    change(&reference).await.unwrap();
     let after = contents(&reference).await;
     for fault in [Fault::Fail, Fault::LoseReply] {
         let mut hit = 0;
@@ -48,10 +55,10 @@ async fn break_at_every_request(statement: &str) {
             let plan = FaultPlan::default();
             let lake = lake(&plan).await;
             plan.arm(number, fault);
-            let result = rows(&lake, statement).await;
+            let result = change(&lake).await;
             let requests = plan.requests();
             plan.disarm();
-            let label = format!("{statement}, {fault:?} at request {number}");
+            let label = format!("{name}, {fault:?} at request {number}");
             let now = contents(&lake).await;
             match &result {
                 Ok(_) => assert_eq!(now, after, "{label}: reported as done"),
@@ -62,7 +69,7 @@ async fn break_at_every_request(statement: &str) {
             invariants::assert_referenced_files_exist(lake.storage(), &table).await;
             // A retry converges.
             if now == before && before != after {
-                run(&lake, &[statement]).await;
+                change(&lake).await.unwrap();
                 assert_eq!(contents(&lake).await, after, "{label}: after a retry");
             }
             let table = lake.table("t").await.unwrap();
@@ -77,7 +84,7 @@ async fn break_at_every_request(statement: &str) {
                 break;
             }
         }
-        assert!(hit > 3, "{statement}: only {hit} requests");
+        assert!(hit > 3, "{name}: only {hit} requests");
     }
 }
 
@@ -99,6 +106,25 @@ async fn delete_whole_files() {
 #[tokio::test(flavor = "multi_thread")]
 async fn delete_all() {
     break_at_every_request("DELETE FROM t").await;
+}
+
+/// Rows that come and rows that leave two files, by who knows where these are.
+async fn change_rows(lake: &Lakehouse) -> Result<()> {
+    let table = lake.table("t").await?;
+    let added = rows(lake, "SELECT value AS id, CAST(value % 2 AS INT) AS k FROM generate_series(21, 30)").await?;
+    let mut change = RowChange { added, ..RowChange::default() };
+    for batch in rows(lake, "SELECT arrow_cast(_file, 'Utf8'), _pos FROM t WHERE id % 7 = 3").await? {
+        for (file, position) in batch.column(0).as_string::<i32>().iter().zip(batch.column(1).as_primitive::<Int64Type>()) {
+            change.deleted.entry(file.unwrap().to_string()).or_default().insert(position.unwrap() as u64);
+        }
+    }
+    assert!(!change.deleted.is_empty());
+    lake.change_rows(&table, change).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_by_their_places() {
+    break_change_at_every_request("a change of rows", change_rows).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,29 +200,41 @@ async fn create_table_as() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_replies_of_the_catalog() {
     for statement in ["INSERT INTO t VALUES (21, 1)", "DELETE FROM t WHERE id = 2", "VACUUM t RETAIN 0 HOURS"] {
-        let next = Arc::new(AtomicU8::new(0));
-        let layer = Arc::clone(&next);
-        let lake = Lakehouse::builder("memory://")
-            .with_catalog_layer(Arc::new(move |inner| Arc::new(LosingCatalog::new(inner, Arc::clone(&layer)))))
-            .build()
-            .await
-            .unwrap();
-        run(&lake, &["CREATE TABLE t (id BIGINT, k INT)", "INSERT INTO t VALUES (1, 1), (2, 2)", "INSERT INTO t VALUES (3, 3)"])
-            .await;
-        let before = contents(&lake).await;
-        LosingCatalog::arm(&next, Loss::BeforeCommit);
-        let error = rows(&lake, statement).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::CommitStateUnknown, "{statement}: {error:?}");
-        assert_eq!(contents(&lake).await, before, "{statement}");
-
-        LosingCatalog::arm(&next, Loss::AfterCommit);
-        rows(&lake, statement).await.unwrap_or_else(|e| panic!("{statement}: {e:?}"));
-        if !statement.starts_with("VACUUM") {
-            assert_ne!(contents(&lake).await, before, "{statement}");
-        }
-        let table = lake.table("t").await.unwrap();
-        invariants::assert_referenced_files_exist(lake.storage(), &table).await;
+        lose_replies(statement, async |lake| rows(lake, statement).await.map(drop)).await;
     }
+    lose_replies("a change of rows", change_rows).await;
+}
+
+async fn lose_replies(name: &str, change: impl AsyncFn(&Lakehouse) -> Result<()>) {
+    let next = Arc::new(AtomicU8::new(0));
+    let layer = Arc::clone(&next);
+    let lake = Lakehouse::builder("memory://")
+        .with_catalog_layer(Arc::new(move |inner| Arc::new(LosingCatalog::new(inner, Arc::clone(&layer)))))
+        .build()
+        .await
+        .unwrap();
+    run(&lake, &["CREATE TABLE t (id BIGINT, k INT)", "INSERT INTO t VALUES (1, 1), (2, 2)", "INSERT INTO t VALUES (3, 3)"])
+        .await;
+    let before = contents(&lake).await;
+    let table = lake.table("t").await.unwrap();
+    let files = async || lake.storage().list(table.metadata().location()).unwrap().count().await;
+    let files_before = files().await;
+    LosingCatalog::arm(&next, Loss::BeforeCommit);
+    let error = change(&lake).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CommitStateUnknown, "{name}: {error:?}");
+    assert_eq!(contents(&lake).await, before, "{name}");
+    let is_change_of_rows = !name.starts_with("VACUUM");
+    if is_change_of_rows {
+        assert!(files().await > files_before, "{name}: what may be part of the table stays");
+    }
+
+    LosingCatalog::arm(&next, Loss::AfterCommit);
+    change(&lake).await.unwrap_or_else(|e| panic!("{name}: {e:?}"));
+    if is_change_of_rows {
+        assert_ne!(contents(&lake).await, before, "{name}");
+    }
+    let table = lake.table("t").await.unwrap();
+    invariants::assert_referenced_files_exist(lake.storage(), &table).await;
 }
 
 /// Another writer commits while each request of a statement in turn waits: the statement then sees what happened, and

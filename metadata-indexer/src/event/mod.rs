@@ -48,11 +48,13 @@ pub(crate) enum Scope {
     AnyBucket,
     /// Where the bucket has versions, the change made one that is not named.
     UnnamedVersion,
+    /// Where the bucket has versions, the change made or removed any: the sender names none, ever.
+    AnyVersion,
 }
 
 impl ObjectEvent {
     pub(crate) fn is_of_unnamed_version(&self) -> bool {
-        self.scope == Scope::UnnamedVersion
+        matches!(self.scope, Scope::UnnamedVersion | Scope::AnyVersion)
     }
 }
 

@@ -68,6 +68,13 @@ pub(super) fn parse(record: &Value<'_>) -> Result<Option<Parsed>> {
     let scope = match action {
         "Copy" | "Post" | "CompleteMultipartUpload" | "DeleteMarkerCreated" if is_unnamed => Scope::UnnamedVersion,
         _ if is_unnamed && family == "LifecycleExpiration" => Scope::UnnamedVersion,
+        // As moto tells, which tells of no order either.
+        _ if !is_ceph
+            && object.text("versionId").is_none()
+            && matches!(news, News::Touched(Some(EventKind::Created | EventKind::Deleted))) =>
+        {
+            Scope::AnyVersion
+        }
         _ => Scope::Object,
     };
     Ok(Some(Parsed::Event(ObjectEvent {

@@ -289,12 +289,21 @@ impl Index {
         Ok(synced)
     }
 
-    /// The versions of these keys that are not as they are known.
-    pub(super) async fn new_versions(&self, writer: &Writer, bucket: &Bucket, keys: Vec<String>) -> Result<Vec<Listed>> {
+    /// The versions of these keys that are not as they are known. Which are gone is asked of the keys in `removable` only.
+    pub(super) async fn changed_versions(
+        &self,
+        lake: &Lakehouse,
+        (writer, bucket): (&Writer, &Bucket),
+        keys: Vec<String>,
+        removable: &HashSet<&str>,
+    ) -> Result<Vec<Listed>> {
         let listed = versions(bucket, keys).await?;
+        let seen: HashSet<KeyHash> = listed.iter().map(|(id, _)| key_index::hash(id)).collect();
+        let known = writer.objects_of(lake, removable).await?;
+        let gone = known.into_iter().filter(|id| !seen.contains(&key_index::hash(id))).map(|id| (id, None));
         let new = listed.into_iter().filter(|(id, change)| !is_as_listed(writer, id, change));
-        let new = new.map(|present| (present.0.clone(), Some(present))).collect();
-        let mut found = self.ask_again(writer, bucket, new, self.options.fetch()?).await?;
+        let changed = new.map(|present| (present.0.clone(), Some(present))).chain(gone).collect();
+        let mut found = self.ask_again(writer, bucket, changed, self.options.fetch()?).await?;
         for (_, present) in &mut found {
             *present = present.take().filter(|(_, change)| bucket.has_after(change));
         }

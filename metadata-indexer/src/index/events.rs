@@ -81,10 +81,10 @@ impl Sorted {
         (self.changes.len() + self.touched.len()) as u64
     }
 
-    /// The objects, with when it is told that something happened.
-    fn ids(&self) -> impl Iterator<Item = (&ObjectId, Option<i64>)> {
-        let changed = self.changes.iter().map(|record| (&record.id, Some(record.timestamp)));
-        changed.chain(self.touched.iter().map(|event| (&event.id, event.time)))
+    /// The objects, with when that happened which is told; what one has to look for comes after whatever is known.
+    fn ids(&self) -> impl Iterator<Item = (&ObjectId, i64)> {
+        let changed = self.changes.iter().map(|record| (&record.id, record.timestamp));
+        changed.chain(self.touched.iter().map(|event| (&event.id, i64::MIN)))
     }
 }
 
@@ -143,7 +143,7 @@ impl Index {
         let mut guard = self.writer.lock().await;
         let mut writer = self.take_writer(lake, &mut guard).await?;
         self.touch(sorted.ids().map(|(id, _)| id));
-        writer.recall(lake, sorted.ids().filter_map(|(id, time)| Some((id, time?)))).await?;
+        writer.recall(lake, sorted.ids()).await?;
         let (told, mut counts) = told(&writer, lake, &sorted.changes).await?;
         let fetched = self.fetched(bucket, &writer, &told).await?;
         let told = fetched.as_ref().map_or(told, |fetched| fetched.iter().collect());
@@ -222,7 +222,10 @@ impl Index {
         let Answers { found: mut answers, refused } = self.look(bucket, asked, Which::Newest, self.options.fetch()?).await?;
         let refused = refused.iter().map(|(id, error)| Dead::new(error.to_string(), id.key.as_bytes())).collect();
         let unnamed: HashMap<&str, &ObjectEvent> = unnamed.into_iter().map(|event| (event.id.key.as_str(), event)).collect();
-        let versions = self.new_versions(writer, bucket, unnamed.keys().map(ToString::to_string).collect()).await?;
+        let removable = unnamed.values().filter(|event| event.scope == Scope::AnyVersion);
+        let removable = removable.map(|event| event.id.key.as_str()).collect();
+        let keys = unnamed.keys().map(ToString::to_string).collect();
+        let versions = self.changed_versions(lake, (writer, bucket), keys, &removable).await?;
         answers.extend(versions.into_iter().map(|(id, present)| (id, present.map_or(Looked::Gone, Looked::Present))));
         let ids =
             answers.iter().filter_map(|(_, looked)| if let Looked::Present((id, _)) = looked { Some(id.clone()) } else { None });

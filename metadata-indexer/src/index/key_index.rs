@@ -363,14 +363,19 @@ impl KeyIndex {
     /// of `old`: it changed, or went, after these were read.
     pub(super) fn move_to(&mut self, old: &HashSet<u32>, new: Vec<NewFile>) -> Result<BTreeMap<String, RoaringTreemap>> {
         let mut left = BTreeMap::new();
-        for NewFile { location, mut rows } in new {
+        for NewFile { location, rows } in new {
             let number = self.add_file(&location)?;
-            let is_left = |(key, position): &(KeyHash, u32)| {
-                let shard = self.shards.get_mut(Self::shard(key));
-                !shard.is_some_and(|shard| shard.set_place(key, |file| old.contains(&file), number, *position))
-            };
-            rows.retain(is_left);
-            left.insert(location, rows.into_iter().map(|(_, position)| u64::from(position)).collect());
+            let mut positions = RoaringTreemap::new();
+            for rows in rows.chunks(AT_ONCE) {
+                let keys: Vec<KeyHash> = rows.iter().map(|(key, _)| *key).collect();
+                for ((key, position), near) in rows.iter().zip(self.near(&keys)) {
+                    let shard = self.shards.get_mut(Self::shard(key));
+                    if !shard.is_some_and(|shard| shard.set_place(key, near, |file| old.contains(&file), number, *position)) {
+                        positions.insert(u64::from(*position));
+                    }
+                }
+            }
+            left.insert(location, positions);
         }
         self.forget_files(old);
         Ok(left)

@@ -209,10 +209,15 @@ impl Shard {
         }
     }
 
-    /// Gives the object of a key, if it is known, another place when its file is one of some; whether it did.
-    pub(super) fn set_place(&mut self, key: &KeyHash, is_from: impl Fn(u32) -> bool, file: u32, position: u32) -> bool {
-        let near = self.nearer(key, self.near(key));
-        let near = self.nearer(key, near);
+    /// As [`Shard::find`]: gives the object of a key, if it is known, another place when its file is one of some; whether it did.
+    pub(super) fn set_place(
+        &mut self,
+        key: &KeyHash,
+        near: usize,
+        is_from: impl Fn(u32) -> bool,
+        file: u32,
+        position: u32,
+    ) -> bool {
         let Some(entry) = self.packed_mut(key, near).filter(|entry| is_from(entry.file())) else { return false };
         entry.set_file(file);
         entry.position = position;
@@ -320,7 +325,8 @@ mod tests {
                 shard.retain(|_, position| position % 3 != 0);
                 model.retain(|_, entry| entry.position % 3 != 0);
             }
-            shard.set_place(&[1, 1, 1], |file| file == 1, 1, round);
+            let near = shard.near(&[1, 1, 1]);
+            shard.set_place(&[1, 1, 1], near, |file| file == 1, 1, round);
             if let Some(entry) = model.get_mut(&[1, 1, 1]).filter(|entry| entry.file == 1) {
                 entry.position = round;
             }

@@ -476,6 +476,71 @@ async fn versions_of_which_little_is_told() {
     lake.close().await;
 }
 
+/// As by moto, which names no versions, and tells of no order.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_of_which_none_is_named() {
+    let server = S3Server::start(true).await;
+    let put = |key: &str, id: &str, is_marker: bool| {
+        let version = Version { id: Some(id.to_string()), is_marker, size: 1, e_tag: id.to_string(), ..Version::default() };
+        server.objects().put(key, version);
+    };
+    put("a", "a1", false);
+    put("ab", "1", false);
+    let lake = builder("memory://").build().await.unwrap();
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x")]);
+    let index = lake.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
+    let event = |name: &str, key: &str| {
+        let head = format!(r#""eventSource":"aws:s3","eventTime":"2026-03-04T10:11:12Z","eventName":"{name}""#);
+        format!(r#"{{{head},"s3":{{"bucket":{{"name":"photos"}},"object":{{"key":"{key}","size":1,"eTag":"t"}}}}}}"#)
+    };
+    let shown = async || lines(&rows(&lake, "SELECT key, version_id, is_delete_marker FROM i.inventory").await);
+    for id in ["a2", "a3", "a4"] {
+        put("a", id, id == "a3");
+    }
+    server.objects().remove("a", Some("a1"));
+    put("c", "c1", false);
+    let told = ["a", "a", "a", "c"].map(|key| event("ObjectCreated:Put", key));
+    assert_eq!(index.push(&message(&told)).await.unwrap().applied, 5);
+    assert_eq!(shown().await, ["ab|1|false", "a|a2|false", "a|a3|true", "a|a4|false", "c|c1|false"]);
+    assert_eq!(index.push(&message(&told)).await.unwrap().applied, 0);
+    server.objects().remove("a", Some("a4"));
+    server.objects().remove("c", Some("c1"));
+    let told = ["a", "c"].map(|key| event("ObjectRemoved:Delete", key));
+    assert_eq!(index.push(&message(&told)).await.unwrap().applied, 2);
+    assert_eq!(shown().await, ["ab|1|false", "a|a2|false", "a|a3|true"]);
+    let journal = "SELECT key, version_id, record_type FROM i.journal";
+    let of_a = ["a|a1|DELETE", "a|a2|CREATE", "a|a3|DELETE", "a|a4|CREATE", "a|a4|DELETE"];
+    assert_eq!(lines(&rows(&lake, journal).await), [&of_a[..], &["c|c1|CREATE", "c|c1|DELETE"]].concat());
+    assert_eq!(index.reconcile().await.unwrap(), Synced::default());
+    lake.close().await;
+}
+
+/// An object that went so long ago that nobody remembers comes after that, when it is found again by what is told of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_touched_comes_after_what_happened_long_ago() {
+    let server = S3Server::start(false).await;
+    let folder = tempfile::tempdir().unwrap();
+    let lake = async || builder(folder.path().to_str().unwrap()).build().await.unwrap();
+    let event = |name: &str, time: &str, rest: &str| {
+        let head = format!(r#""eventSource":"aws:s3","eventTime":"{time}","eventName":"{name}""#);
+        format!(r#"{{{head},"s3":{{"bucket":{{"name":"photos"}},"object":{{"key":"a"{rest}}}}}}}"#)
+    };
+    let before = lake().await;
+    let options = options(&[("endpoint", &server.endpoint()), ("region", "x")]);
+    let index = before.create_metadata_index_with("i", "s3://photos", &options).await.unwrap();
+    let created = event("ObjectCreated:Put", "2020-03-04T10:11:12Z", r#","size":1,"eTag":"t","sequencer":"12""#);
+    let removed = event("ObjectRemoved:Delete", "2020-03-04T10:11:13Z", r#","sequencer":"13""#);
+    assert_eq!(index.push(&message(&[created, removed])).await.unwrap().applied, 2);
+    before.close().await;
+    let after = lake().await;
+    server.objects().put("a", Version { size: 2, e_tag: "new".to_string(), ..Version::default() });
+    let tagged = event("ObjectTagging:Put", &chrono::Utc::now().to_rfc3339(), "");
+    assert_eq!(after.metadata_index("i").await.unwrap().push(&message(&[tagged])).await.unwrap().applied, 1);
+    let last = "SELECT record_type, size FROM i.journal ORDER BY sequence_number DESC LIMIT 1";
+    assert_eq!(lines(&rows(&after, last).await), ["CREATE|2"]);
+    after.close().await;
+}
+
 /// Of what a listing passed already is told meanwhile, and nobody shows it but listings.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_behind_a_listing_stays() {

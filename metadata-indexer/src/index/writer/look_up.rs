@@ -73,6 +73,16 @@ impl Writer {
         Ok(found.into_iter().collect())
     }
 
+    /// The objects of the inventory with these keys.
+    pub(in crate::index) async fn objects_of(&self, lake: &Lakehouse, keys: &HashSet<&str>) -> Result<Vec<ObjectId>> {
+        let keys: Vec<&str> = keys.iter().copied().collect();
+        let mut objects = Vec::new();
+        for some in keys.chunks(MAX_KEYS) {
+            objects.extend(self.objects_where(lake, Some(&is_one_of(some)), |_| true).await?);
+        }
+        Ok(objects)
+    }
+
     async fn objects_where(
         &self,
         lake: &Lakehouse,

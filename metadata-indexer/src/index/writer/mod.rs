@@ -196,13 +196,19 @@ impl Writer {
         let mut all = Vec::new();
         let mut rows = lake.scan(&self.journal, None, condition.as_deref(), None).await?;
         while let Some(batch) = rows.try_next().await? {
-            let found = records(&batch)?;
-            self.recall(lake, found.iter().map(|record| (&record.id, record.timestamp))).await?;
-            let known = self.look_up(found.iter().map(|record| &record.id));
-            let news = found.into_iter().zip(known).filter(|(record, known)| known.is_before(record.sequence));
-            all.extend(news.map(|(record, _)| record));
+            let found = self.news(records(&batch)?);
+            // What was found by looking may come before what happened long before it.
+            self.recall(lake, found.iter().map(|record| (&record.id, i64::MIN))).await?;
+            all.extend(self.news(found));
         }
         self.apply(lake, &all.iter().collect::<Vec<_>>(), texts([(BATCH, self.batch.to_string())])).await
+    }
+
+    /// Those of the changes that come after what is known.
+    fn news(&self, changes: Vec<Record>) -> Vec<Record> {
+        let known = self.look_up(changes.iter().map(|record| &record.id));
+        let news = changes.into_iter().zip(known).filter(|(record, known)| known.is_before(record.sequence));
+        news.map(|(record, _)| record).collect()
     }
 
     /// Whether nobody else wrote to the tables since.
@@ -514,6 +520,31 @@ mod tests {
         index.write_alone(&lake, async |writer| writer.record(&lake, &second).await).await.unwrap();
         assert_eq!(rows(&lake, "SELECT * FROM docs.inventory").await, 3);
         assert_eq!(rows(&lake, "SELECT * FROM docs.journal WHERE key IN ('a', 'c')").await, 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_went_stays_gone_when_the_last_batch_is_applied_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lake, index) = indexed(folder.path()).await;
+        let far = u64::MAX / 4;
+        // It was found by looking, and it is told late that it went, long ago.
+        let found = [created("a", far)];
+        index.write_alone(&lake, async |writer| writer.record(&lake, &found).await).await.unwrap();
+        let gone = [Record { change: Change::Deleted, timestamp: 0, ..created("a", far + 1) }];
+        index.write_alone(&lake, async |writer| writer.record(&lake, &gone).await).await.unwrap();
+        // What the inventory does not have yet happened at the same time as that was found.
+        let open = async || Writer::open(&lake, &index.names, "", &index.source.url(), (None, Arc::default())).await.unwrap();
+        let (before, last) = (open().await, [created("b", far + 2)]);
+        let batch = (before.batch + 1).to_string();
+        let properties = texts([(BATCH, batch), (BATCH_SINCE, last[0].timestamp.to_string()), (LAST, last[0].sequence.text())]);
+        let change = RowChange { added: vec![journal_rows("", last.iter()).unwrap()], properties, ..RowChange::default() };
+        lake.change_rows(&before.journal, change).await.unwrap();
+        let again = open().await;
+        assert_eq!(again.batch, before.batch + 1);
+        assert!(again.known(&ObjectId::of_key("a")).is_none());
+        for (condition, there) in [("key = 'a'", 0), ("key = 'b'", 1)] {
+            assert_eq!(rows(&lake, &format!("SELECT * FROM docs.inventory WHERE {condition}")).await, there, "{condition}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]
